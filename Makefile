@@ -1,0 +1,67 @@
+# Two commands for newcomers: `make demo` and `make test`. Each makes its own environment, builds,
+# and runs. The rest serves people who work on evergrad.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= demo-run
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp')
+
+.PHONY: help demo test lint stubs bench sanitize native-check clean
+
+help:
+	@echo "make demo       build, train a small GPT, adapt it, show what was gained and forgotten"
+	@echo "make test       build, run every test on every backend and ISA of this machine"
+	@echo "make lint       ruff, mypy, import contracts, the generated stub"
+	@echo "make bench      every op against its limits, NumPy, Numba and PyTorch"
+	@echo "make sanitize   the native tests under address and undefined-behaviour sanitizers"
+	@echo "make clean      remove environments and builds"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.train: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable '.[train]'
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable '.[test,oracles]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.train
+	$(BIN)/evergrad demo --out $(OUT)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tests/stub.py --check
+
+stubs: $(VENV)/.dev
+	$(BIN)/python tests/stub.py --write
+
+bench: $(VENV)/.test
+	$(BIN)/evergrad bench --plot benchmark.png
+
+native-check:
+	$(MAKE) -C csrc/tests check-native
+
+sanitize: $(VENV)/.test
+	$(MAKE) -C csrc/tests check-sanitize
+	EVERGRAD_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitize
+	cp -r src/evergrad build/sanitize/ && rm -f src/evergrad/_native.sanitize
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitize \
+	  $(BIN)/python -m pytest -p no:cacheprovider tests/test_ops_parity.py tests/test_ops_gradients.py -k native
+
+clean:
+	rm -rf $(VENV) build src/evergrad/*.so src/*.egg-info demo-run

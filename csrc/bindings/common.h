@@ -1,0 +1,84 @@
+// What every binding shares: arrays from the pool, pointers out of arrays, statuses into exceptions.
+//
+// Arguments arrive checked (evergrad/ops/_check.py): here they are only taken apart.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "evergrad/evergrad.h"
+
+namespace evergrad {
+
+namespace py = pybind11;
+using Array = py::array;
+using Optional = std::optional<py::array>;
+using Shape = std::vector<py::ssize_t>;
+
+// A float32 array whose memory returns to the pool when the last view of it dies.
+inline Array empty(const Shape& shape) {
+  std::size_t size = 1;
+  for (const py::ssize_t n : shape) {
+    if (n < 0) throw py::value_error("shape: expected no negative dimension, got " + std::to_string(n));
+    if (__builtin_mul_overflow(size, static_cast<std::size_t>(n), &size)) throw std::bad_alloc();
+  }
+  if (__builtin_mul_overflow(size, sizeof(float), &size)) throw std::bad_alloc();
+  void* memory = evergrad_pool_alloc(size);
+  if (!memory) throw std::bad_alloc();
+  py::capsule owner(memory, [](void* p) { evergrad_pool_free(p); });
+  return py::array_t<float>(shape, static_cast<const float*>(memory), owner);
+}
+
+inline Array zeros(const Shape& shape) {
+  Array out = empty(shape);
+  std::memset(out.mutable_data(), 0, static_cast<std::size_t>(out.nbytes()));
+  return out;
+}
+
+inline Shape shape_of(const Array& x) { return Shape(x.shape(), x.shape() + x.ndim()); }
+
+inline Array or_empty(const Optional& out, const Shape& shape) { return out ? *out : empty(shape); }
+inline Array or_like(const Optional& out, const Array& x) { return out ? *out : empty(shape_of(x)); }
+
+inline const float* data(const Array& x) { return static_cast<const float*>(x.data()); }
+inline const float* data(const Optional& x) { return x ? data(*x) : nullptr; }
+inline float* mutable_data(Array& x) { return static_cast<float*>(x.mutable_data()); }
+inline float* mutable_data(Optional& x) { return x ? mutable_data(*x) : nullptr; }
+inline const int64_t* indices(const Array& x) { return static_cast<const int64_t*>(x.data()); }
+
+// Runs f without the GIL and turns its status into an exception.
+template <class F>
+void call(F&& f) {
+  int status;
+  {
+    py::gil_scoped_release release;
+    status = f();
+  }
+  if (status == EVERGRAD_NO_MEMORY) throw std::bad_alloc();
+}
+
+// A wish for a gradient: the array handed over, a fresh one of zeros, or none.
+inline Optional wanted(bool need, const Optional& given, const Shape& shape) {
+  if (!need) return std::nullopt;
+  return given ? *given : zeros(shape);
+}
+
+void register_runtime(py::module_& m);
+void register_gemm(py::module_& m);
+void register_attention(py::module_& m);
+void register_softmax(py::module_& m);
+void register_norm(py::module_& m);
+void register_activation(py::module_& m);
+void register_embedding(py::module_& m);
+void register_loss(py::module_& m);
+void register_dropout(py::module_& m);
+void register_optimizer(py::module_& m);
+
+}  // namespace evergrad

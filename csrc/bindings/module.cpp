@@ -1,0 +1,15 @@
+#include "bindings/common.h"
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "Native kernels of evergrad: arguments are checked by evergrad.ops, not here.";
+  evergrad::register_runtime(m);
+  evergrad::register_gemm(m);
+  evergrad::register_attention(m);
+  evergrad::register_softmax(m);
+  evergrad::register_norm(m);
+  evergrad::register_activation(m);
+  evergrad::register_embedding(m);
+  evergrad::register_loss(m);
+  evergrad::register_dropout(m);
+  evergrad::register_optimizer(m);
+}

@@ -1,0 +1,179 @@
+/* The C API of evergrad: the one contract that every face uses (Python, Cython, C++).
+ *
+ * Raw pointers, sizes and strides (in floats, unless said otherwise); an int status comes back; no
+ * exceptions. Every function may be called from any thread, without the GIL, and is re-entrant.
+ * Results have the same bits for any number of threads. Arrays are row-major and contiguous where no
+ * stride is given. Gradients of parameters (dweight, dbias) are accumulated into, all other outputs
+ * are overwritten. A null pointer where "may be null" skips that part. Scratch comes from the
+ * buffer pool, so that nothing is allocated in the steady state.
+ *
+ * Arguments are trusted: shapes and indices are checked by the caller.
+ */
+#ifndef EVERGRAD_H
+#define EVERGRAD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+#define EVERGRAD_NOEXCEPT noexcept
+extern "C" {
+#else
+#define EVERGRAD_NOEXCEPT
+#endif
+
+#define EVERGRAD_API_VERSION 1
+
+enum { EVERGRAD_OK = 0, EVERGRAD_NO_MEMORY = 1, EVERGRAD_UNAVAILABLE = 2 };
+
+/* The same order as in `activation` of linear: relu, sigmoid and tanh save their output for
+ * backward, the two gelus save their input. */
+enum {
+  EVERGRAD_ACTIVATION_NONE,
+  EVERGRAD_ACTIVATION_RELU,
+  EVERGRAD_ACTIVATION_SIGMOID,
+  EVERGRAD_ACTIVATION_TANH,
+  EVERGRAD_ACTIVATION_GELU,
+  EVERGRAD_ACTIVATION_GELU_TANH
+};
+
+/* ---- runtime ---------------------------------------------------------------------------------- */
+
+int evergrad_api_version(void) EVERGRAD_NOEXCEPT;
+/* Names of the ISAs that this CPU can run, slowest first, null at the end. */
+const char* const* evergrad_available_isas(void) EVERGRAD_NOEXCEPT;
+const char* evergrad_get_isa(void) EVERGRAD_NOEXCEPT;
+/* EVERGRAD_UNAVAILABLE when this CPU or this build lacks it. */
+int evergrad_set_isa(const char* name) EVERGRAD_NOEXCEPT;
+int evergrad_get_num_threads(void) EVERGRAD_NOEXCEPT;
+void evergrad_set_num_threads(int n) EVERGRAD_NOEXCEPT;
+/* 64-byte aligned memory from the pool; null when there is none. */
+void* evergrad_pool_alloc(size_t bytes) EVERGRAD_NOEXCEPT;
+void evergrad_pool_free(void* p) EVERGRAD_NOEXCEPT;
+
+/* ---- gemm ------------------------------------------------------------------------------------- */
+
+/* C[b] (+)= A[b] B[b]: A [m, k], B [k, n] with any strides, C with contiguous rows. */
+int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float* a,
+                    int64_t a_batch, int64_t a_row, int64_t a_col, const float* b, int64_t b_batch,
+                    int64_t b_row, int64_t b_col, float* c, int64_t c_batch, int64_t c_row,
+                    int accumulate) EVERGRAD_NOEXCEPT;
+
+/* pre = x weight^T + bias; out = act(pre) + residual. bias, residual, pre may be null; residual may
+ * be out. x [rows, in], weight [features, in]. */
+int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x,
+                    const float* weight, const float* bias, int activation, const float* residual,
+                    float* pre, float* out) EVERGRAD_NOEXCEPT;
+
+/* dpre = dout * act'(saved); dx = dpre weight; dweight += dpre^T x; dbias += column sums of dpre.
+ * dx, dweight, dbias may be null. */
+int evergrad_linear_backward(int64_t rows, int64_t in, int64_t features, const float* dout,
+                             const float* x, const float* weight, int activation,
+                             const float* saved, float* dx, float* dweight,
+                             float* dbias) EVERGRAD_NOEXCEPT;
+
+/* ---- attention -------------------------------------------------------------------------------- */
+
+/* A [batch, tokens, heads, head_dim] view whose last axis is contiguous. */
+typedef struct {
+  float* data;
+  int64_t batch, token, head; /* strides */
+} evergrad_heads;
+
+/* Sequence s has query tokens [cu_q[s], cu_q[s+1]) of one long row of tokens, likewise for keys;
+ * without cu_q and cu_k (null) it is batch s of tokens_q query and tokens_k key tokens. */
+typedef struct {
+  int64_t sequences, tokens_q, tokens_k, heads, kv_heads, head_dim;
+  const int64_t *cu_q, *cu_k;
+  int64_t lse_batch, lse_head; /* strides of lse: [batch, heads, tokens_q] or [heads, total_q] */
+  float scale;
+  int causal; /* aligned bottom-right */
+} evergrad_attention_shape;
+
+int evergrad_attention(const evergrad_attention_shape* shape, evergrad_heads query,
+                       evergrad_heads key, evergrad_heads value, evergrad_heads out,
+                       float* lse) EVERGRAD_NOEXCEPT;
+int evergrad_attention_backward(const evergrad_attention_shape* shape, evergrad_heads dout,
+                                evergrad_heads query, evergrad_heads key, evergrad_heads value,
+                                evergrad_heads out, const float* lse, evergrad_heads dquery,
+                                evergrad_heads dkey, evergrad_heads dvalue) EVERGRAD_NOEXCEPT;
+
+/* ---- softmax, norm, activation ---------------------------------------------------------------- */
+
+int evergrad_softmax(int64_t rows, int64_t n, const float* x, float* out) EVERGRAD_NOEXCEPT;
+int evergrad_softmax_backward(int64_t rows, int64_t n, const float* dout, const float* out,
+                              float* dx) EVERGRAD_NOEXCEPT;
+
+/* weight and bias may be null. */
+int evergrad_layer_norm(int64_t rows, int64_t n, const float* x, const float* weight,
+                        const float* bias, float eps, float* out, float* mean,
+                        float* rstd) EVERGRAD_NOEXCEPT;
+/* dx = dresidual + gradient; weight, dresidual, dx, dweight, dbias may be null. */
+int evergrad_layer_norm_backward(int64_t rows, int64_t n, const float* dout, const float* x,
+                                 const float* mean, const float* rstd, const float* weight,
+                                 const float* dresidual, float* dx, float* dweight,
+                                 float* dbias) EVERGRAD_NOEXCEPT;
+
+int evergrad_activation(int activation, int64_t n, const float* x, float* out) EVERGRAD_NOEXCEPT;
+int evergrad_activation_backward(int activation, int64_t n, const float* dout, const float* saved,
+                                 float* dx) EVERGRAD_NOEXCEPT;
+
+/* ---- embedding -------------------------------------------------------------------------------- */
+
+int evergrad_embedding(int64_t n, int64_t dim, const int64_t* indices, const float* weight,
+                       int accumulate, float* out) EVERGRAD_NOEXCEPT;
+/* dweight[indices[i]] += dout[i], in the order of i. */
+int evergrad_embedding_backward(int64_t n, int64_t dim, const float* dout, const int64_t* indices,
+                                float* dweight) EVERGRAD_NOEXCEPT;
+
+/* ---- loss ------------------------------------------------------------------------------------- */
+
+int evergrad_cross_entropy(int64_t rows, int64_t classes, const float* logits,
+                           const int64_t* target, int64_t ignore_index, float smoothing,
+                           float* losses, float* lse) EVERGRAD_NOEXCEPT;
+/* dlogits may be logits. */
+int evergrad_cross_entropy_backward(int64_t rows, int64_t classes, const float* drows,
+                                    const float* logits, const int64_t* target, const float* lse,
+                                    int64_t ignore_index, float smoothing,
+                                    float* dlogits) EVERGRAD_NOEXCEPT;
+int evergrad_mse(int64_t n, const float* x, const float* target, float* out) EVERGRAD_NOEXCEPT;
+int evergrad_bce_with_logits(int64_t n, const float* x, const float* target,
+                             float* out) EVERGRAD_NOEXCEPT;
+/* dout_stride: 1 for a cotangent per element, 0 for one number. */
+int evergrad_mse_backward(int64_t n, const float* dout, int64_t dout_stride, const float* x,
+                          const float* target, float* dx) EVERGRAD_NOEXCEPT;
+int evergrad_bce_with_logits_backward(int64_t n, const float* dout, int64_t dout_stride,
+                                      const float* x, const float* target,
+                                      float* dx) EVERGRAD_NOEXCEPT;
+
+/* ---- dropout ---------------------------------------------------------------------------------- */
+
+/* The backward is the same call on the cotangent. */
+int evergrad_dropout(int64_t n, const float* x, double p, uint64_t seed, uint64_t offset,
+                     float* out) EVERGRAD_NOEXCEPT;
+
+/* ---- optimizer -------------------------------------------------------------------------------- */
+
+int evergrad_adam_step(int64_t n, float* param, const float* grad, float* exp_avg,
+                       float* exp_avg_sq, int64_t step, double lr, double beta1, double beta2,
+                       double eps, double weight_decay, int decoupled,
+                       double grad_scale) EVERGRAD_NOEXCEPT;
+/* momentum_buffer may be null. */
+int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentum_buffer,
+                      double lr, double momentum, double dampening, int nesterov,
+                      double weight_decay, double grad_scale, int first) EVERGRAD_NOEXCEPT;
+int evergrad_rmsprop_step(int64_t n, float* param, const float* grad, float* square_avg, double lr,
+                          double alpha, double eps, double weight_decay,
+                          double grad_scale) EVERGRAD_NOEXCEPT;
+int evergrad_grad_norm(int64_t n, const float* grad, double* norm) EVERGRAD_NOEXCEPT;
+
+/* ---- the machine's limits, measured ----------------------------------------------------------- */
+
+double evergrad_measure_fma_peak(double seconds) EVERGRAD_NOEXCEPT;  /* GFLOP/s, current threads */
+double evergrad_measure_bandwidth(double seconds) EVERGRAD_NOEXCEPT; /* GB/s read, current threads */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,133 @@
+// Activations and their derivatives, element by element.
+//
+// What backward is written in (`saved`): the output for relu, sigmoid and tanh, the input for gelu.
+#pragma once
+
+#include "kernels/gemm.h"
+
+namespace evergrad {
+namespace {
+
+constexpr float sqrt_half = 0.70710678f;         // 1 / sqrt(2)
+constexpr float inv_sqrt_two_pi = 0.39894228f;   // 1 / sqrt(2 pi)
+constexpr float sqrt_two_over_pi = 0.79788456f;  // sqrt(2 / pi)
+constexpr float gelu_cubic = 0.044715f;
+
+// Phi(x), the normal distribution function. For x < 0 the sum 1 + erf cancels, but gelu multiplies
+// by x, so the error stays relative to |x|: the same as the formula's in float32.
+EVG_INLINE Vec normal_cdf(Vec x) {
+  return fma(set1(0.5f), erf(x * set1(sqrt_half)), set1(0.5f));
+}
+
+// tanh(u) with u = sqrt(2/pi) (x + 0.044715 x^3)
+EVG_INLINE Vec gelu_tanh_inner(Vec x) {
+  const Vec cubic = fma(x * x, set1(gelu_cubic * sqrt_two_over_pi), set1(sqrt_two_over_pi));
+  return tanh(x * cubic);
+}
+
+template <>
+EVG_INLINE Vec activate<Activation::none>(Vec x) {
+  return x;
+}
+template <>
+EVG_INLINE Vec activate<Activation::relu>(Vec x) {
+  return select(le(x, zero()), zero(), x);  // NaN compares false and passes
+}
+template <>
+EVG_INLINE Vec activate<Activation::sigmoid>(Vec x) {
+  return sigmoid(x);
+}
+template <>
+EVG_INLINE Vec activate<Activation::tanh>(Vec x) {
+  return tanh(x);
+}
+template <>
+EVG_INLINE Vec activate<Activation::gelu>(Vec x) {
+  return x * normal_cdf(x);
+}
+template <>
+EVG_INLINE Vec activate<Activation::gelu_tanh>(Vec x) {
+  const Vec half = x * set1(0.5f);
+  return fma(half, gelu_tanh_inner(x), half);
+}
+
+// d act / dx, from what was saved.
+template <Activation kind>
+EVG_INLINE Vec derivative(Vec saved);
+
+template <>
+EVG_INLINE Vec derivative<Activation::none>(Vec) {
+  return set1(1.0f);
+}
+template <>
+EVG_INLINE Vec derivative<Activation::relu>(Vec out) {
+  return select(gt(out, zero()), set1(1.0f), zero());
+}
+template <>
+EVG_INLINE Vec derivative<Activation::sigmoid>(Vec out) {
+  return fnma(out, out, out);  // y - y^2
+}
+template <>
+EVG_INLINE Vec derivative<Activation::tanh>(Vec out) {
+  return fnma(out, out, set1(1.0f));
+}
+template <>
+EVG_INLINE Vec derivative<Activation::gelu>(Vec x) {
+  const Vec density = set1(inv_sqrt_two_pi) * exp(x * x * set1(-0.5f));
+  return fma(x, density, normal_cdf(x));
+}
+template <>
+EVG_INLINE Vec derivative<Activation::gelu_tanh>(Vec x) {
+  // (1 + t)/2 + x/2 (1 - t^2) u',  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+  const Vec t = gelu_tanh_inner(x);
+  const Vec du = fma(x * x, set1(3.0f * gelu_cubic * sqrt_two_over_pi), set1(sqrt_two_over_pi));
+  const Vec half = set1(0.5f);
+  return fma(half * x * du, fnma(t, t, set1(1.0f)), fma(half, t, half));
+}
+
+// out[i] = f(x[i] ...): whole vectors, then one masked vector. The masked lanes run the same
+// instructions, so an element's bits do not depend on its place.
+template <class F>
+EVG_INLINE void map(i64 n, float* out, F f) {
+  i64 i = 0;
+  const Mask all = first(Vec::width);
+  for (; i + Vec::width <= n; i += Vec::width) store(out + i, f(i, all));
+  if (i < n) {
+    const Mask mask = first(static_cast<int>(n - i));
+    store(out + i, f(i, mask), mask);
+  }
+}
+
+template <Activation kind>
+void map_activation(i64 n, const float* x, float* out) {
+  map(n, out, [=](i64 i, Mask m) { return activate<kind>(load(x + i, m)); });
+}
+template <Activation kind>
+void map_derivative(i64 n, const float* dout, const float* saved, float* dx) {
+  map(n, dx, [=](i64 i, Mask m) { return load(dout + i, m) * derivative<kind>(load(saved + i, m)); });
+}
+
+void activation(Activation kind, i64 n, const float* x, float* out) {
+  switch (kind) {
+    case Activation::none: return map_activation<Activation::none>(n, x, out);
+    case Activation::relu: return map_activation<Activation::relu>(n, x, out);
+    case Activation::sigmoid: return map_activation<Activation::sigmoid>(n, x, out);
+    case Activation::tanh: return map_activation<Activation::tanh>(n, x, out);
+    case Activation::gelu: return map_activation<Activation::gelu>(n, x, out);
+    case Activation::gelu_tanh: return map_activation<Activation::gelu_tanh>(n, x, out);
+  }
+}
+
+void activation_backward(Activation kind, i64 n, const float* dout, const float* saved, float* dx) {
+  switch (kind) {
+    case Activation::none: return map_derivative<Activation::none>(n, dout, saved, dx);
+    case Activation::relu: return map_derivative<Activation::relu>(n, dout, saved, dx);
+    case Activation::sigmoid: return map_derivative<Activation::sigmoid>(n, dout, saved, dx);
+    case Activation::tanh: return map_derivative<Activation::tanh>(n, dout, saved, dx);
+    case Activation::gelu: return map_derivative<Activation::gelu>(n, dout, saved, dx);
+    case Activation::gelu_tanh: return map_derivative<Activation::gelu_tanh>(n, dout, saved, dx);
+  }
+}
+
+}  // namespace
+}  // namespace evergrad

@@ -1,0 +1,55 @@
+// Everything an ISA's unit compiles, and the table it exports. Included once per unit, after the
+// vec_*.h of that ISA.
+#pragma once
+
+#include "simd/math.h"
+
+#include "kernels/activation.h"
+#include "kernels/attention.h"
+#include "kernels/dropout.h"
+#include "kernels/embedding.h"
+#include "kernels/gemm.h"
+#include "kernels/limits.h"
+#include "kernels/loss.h"
+#include "kernels/norm.h"
+#include "kernels/optimizer.h"
+#include "kernels/softmax.h"
+#include "kernels/table.h"
+
+#define EVERGRAD_TABLE(name)                                                                       \
+  extern "C" const evergrad::KernelTable evergrad_kernels_##name;                                  \
+  const evergrad::KernelTable evergrad_kernels_##name = {                                          \
+      #name,                                                                                       \
+      evergrad::Vec::width,                                                                        \
+      evergrad::mr,                                                                                \
+      evergrad::nr,                                                                                \
+      evergrad::gemm_pack_a,                                                                       \
+      evergrad::gemm_pack_b,                                                                       \
+      evergrad::gemm_tile,                                                                         \
+      evergrad::gemm_epilogue,                                                                     \
+      evergrad::column_sum,                                                                        \
+      evergrad::attention_scratch,                                                                 \
+      evergrad::attention,                                                                         \
+      evergrad::attention_backward_scratch,                                                        \
+      evergrad::attention_backward,                                                                \
+      evergrad::softmax,                                                                           \
+      evergrad::softmax_backward,                                                                  \
+      evergrad::layer_norm,                                                                        \
+      evergrad::layer_norm_backward,                                                               \
+      evergrad::activation,                                                                        \
+      evergrad::activation_backward,                                                               \
+      evergrad::add_rows,                                                                          \
+      evergrad::cross_entropy,                                                                     \
+      evergrad::cross_entropy_backward,                                                            \
+      evergrad::mse,                                                                               \
+      evergrad::mse_backward,                                                                      \
+      evergrad::bce,                                                                               \
+      evergrad::bce_backward,                                                                      \
+      evergrad::dropout,                                                                           \
+      evergrad::adam,                                                                              \
+      evergrad::sgd,                                                                               \
+      evergrad::rmsprop,                                                                           \
+      evergrad::sum_of_squares,                                                                    \
+      evergrad::fma_rounds,                                                                        \
+      evergrad::read_sum,                                                                          \
+  }

@@ -1,0 +1,71 @@
+// Optimizer steps: one pass over memory each, every element on its own.
+#pragma once
+
+#include "kernels/activation.h"
+
+namespace evergrad {
+namespace {
+
+void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg_sq,
+          const AdamParams* p) {
+  const Vec beta1 = set1(p->beta1), beta2 = set1(p->beta2);
+  const Vec rest1 = set1(1.0f - p->beta1), rest2 = set1(1.0f - p->beta2);
+  const Vec step_size = set1(p->lr / p->correction1);
+  const Vec inv_correction2 = set1(1.0f / p->correction2_sqrt), eps = set1(p->eps);
+  const Vec grad_scale = set1(p->grad_scale);
+  const Vec keep = set1(p->decoupled ? 1.0f - p->lr * p->weight_decay : 1.0f);
+  const Vec l2 = set1(p->decoupled ? 0.0f : p->weight_decay);
+  map(n, param, [=](i64 i, Mask k) {
+    const Vec w = load(param + i, k);
+    const Vec g = fma(l2, w, load(grad + i, k) * grad_scale);
+    const Vec m = fma(rest1, g, beta1 * load(exp_avg + i, k));
+    const Vec v = fma(rest2, g * g, beta2 * load(exp_avg_sq + i, k));
+    store(exp_avg + i, m, k);
+    store(exp_avg_sq + i, v, k);
+    const Vec denominator = fma(sqrt(v), inv_correction2, eps);
+    return fnma(step_size, m / denominator, w * keep);
+  });
+}
+
+void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams* p) {
+  const Vec lr = set1(p->lr), decay = set1(p->weight_decay), grad_scale = set1(p->grad_scale);
+  const Vec momentum = set1(p->momentum), rest = set1(1.0f - p->dampening);
+  const bool first_step = p->first, nesterov = p->nesterov;
+  map(n, param, [=](i64 i, Mask k) {
+    const Vec w = load(param + i, k);
+    const Vec g = fma(decay, w, load(grad + i, k) * grad_scale);
+    Vec d = g;
+    if (buffer) {
+      const Vec b = first_step ? g : fma(momentum, load(buffer + i, k), rest * g);
+      store(buffer + i, b, k);
+      d = nesterov ? fma(momentum, b, g) : b;
+    }
+    return fnma(lr, d, w);
+  });
+}
+
+void rmsprop(i64 n, float* param, const float* grad, float* square_avg, const RmspropParams* p) {
+  const Vec lr = set1(p->lr), decay = set1(p->weight_decay), grad_scale = set1(p->grad_scale);
+  const Vec alpha = set1(p->alpha), rest = set1(1.0f - p->alpha), eps = set1(p->eps);
+  map(n, param, [=](i64 i, Mask k) {
+    const Vec w = load(param + i, k);
+    const Vec g = fma(decay, w, load(grad + i, k) * grad_scale);
+    const Vec v = fma(rest, g * g, alpha * load(square_avg + i, k));
+    store(square_avg + i, v, k);
+    return fnma(lr, g / (sqrt(v) + eps), w);
+  });
+}
+
+// In float64, four chains: the norm of millions of gradients keeps its digits.
+double sum_of_squares(i64 n, const float* x) {
+  double acc[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  i64 i = 0;
+  for (; i + 8 <= n; i += 8)
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) acc[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  for (int j = 0; i < n; ++i, ++j) acc[j] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
+}
+
+}  // namespace
+}  // namespace evergrad

@@ -1,0 +1,81 @@
+// Softmax of rows, and its gradient.
+#pragma once
+
+#include "kernels/activation.h"
+
+namespace evergrad {
+namespace {
+
+constexpr float infinity = __builtin_inff();
+
+// Reductions over a row: four accumulators hide the latency of the add, the order is fixed.
+template <class F>
+EVG_INLINE float row_sum(i64 n, F f) {
+  Vec acc[4] = {zero(), zero(), zero(), zero()};
+  const Mask all = first(Vec::width);
+  i64 j = 0;
+  for (; j + 4 * Vec::width <= n; j += 4 * Vec::width)
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) acc[v] = acc[v] + f(j + v * Vec::width, all);
+  for (; j < n; j += Vec::width) {
+    const Mask mask = first(static_cast<int>(min_of(Vec::width, n - j)));
+    acc[0] = acc[0] + select(mask, f(j, mask), zero());
+  }
+  return reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3]));
+}
+
+EVG_INLINE float row_max(i64 n, const float* x) {
+  Vec m = set1(-infinity);
+  i64 j = 0;
+  for (; j + Vec::width <= n; j += Vec::width) m = max(m, load(x + j));
+  if (j < n) {
+    const Mask mask = first(static_cast<int>(n - j));
+    m = max(m, select(mask, load(x + j, mask), set1(-infinity)));
+  }
+  return reduce_max(m);
+}
+
+// out = exp(x - max), returns the sum. A row of -inf keeps max = 0, so that it gives zeros.
+EVG_INLINE float row_exp(i64 n, const float* x, float max_value, float* out) {
+  const Vec shift = set1(max_value == -infinity ? 0.0f : max_value);
+  Vec acc[4] = {zero(), zero(), zero(), zero()};
+  i64 j = 0;
+  for (; j + 4 * Vec::width <= n; j += 4 * Vec::width)
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      const Vec e = exp(load(x + j + v * Vec::width) - shift);
+      store(out + j + v * Vec::width, e);
+      acc[v] = acc[v] + e;
+    }
+  for (; j < n; j += Vec::width) {
+    const Mask mask = first(static_cast<int>(min_of(Vec::width, n - j)));
+    const Vec e = select(mask, exp(load(x + j, mask) - shift), zero());
+    store(out + j, e, mask);
+    acc[0] = acc[0] + e;
+  }
+  return reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3]));
+}
+
+EVG_INLINE float row_sum_exp(i64 n, const float* x, float max_value) {
+  const Vec shift = set1(max_value == -infinity ? 0.0f : max_value);
+  return row_sum(n, [=](i64 j, Mask m) { return exp(load(x + j, m) - shift); });
+}
+
+void softmax(i64 rows, i64 n, const float* x, float* out) {
+  for (i64 i = 0; i < rows; ++i, x += n, out += n) {
+    const float sum = row_exp(n, x, row_max(n, x), out);
+    const Vec scale = set1(sum == 0.0f ? 0.0f : 1.0f / sum);
+    map(n, out, [=](i64 j, Mask m) { return load(out + j, m) * scale; });
+  }
+}
+
+// dx = out * (dout - sum(dout * out))
+void softmax_backward(i64 rows, i64 n, const float* dout, const float* out, float* dx) {
+  for (i64 i = 0; i < rows; ++i, dout += n, out += n, dx += n) {
+    const float dot = row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m) * load(out + j, m); });
+    map(n, dx, [=](i64 j, Mask m) { return load(out + j, m) * (load(dout + j, m) - set1(dot)); });
+  }
+}
+
+}  // namespace
+}  // namespace evergrad

@@ -1,0 +1,128 @@
+// The table of kernels: what one ISA offers to the drivers in ops/.
+//
+// A kernel is serial, works on raw pointers, and knows neither threads nor allocators: scratch is
+// handed in. Each ISA's unit (isa/<name>.cpp) exports exactly one constant of this type; nothing
+// else in it has external linkage.
+#pragma once
+
+#include <stdint.h>
+
+namespace evergrad {
+
+using i64 = int64_t;
+
+enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh };
+
+// What happens to a tile of C = A B once its last block of depth is in:
+// pre = c + bias, c = act(pre) + residual. Null pointers are skipped.
+struct Epilogue {
+  const float* bias;      // [n]
+  Activation activation;
+  const float* residual;  // [m, n], may be c itself
+  i64 residual_stride;
+  float* pre;             // [m, n]
+  i64 pre_stride;
+};
+
+// One sequence and one head of keys and values, with the group of query heads that reads it.
+// Strides count floats; `*_token` from one token to the next, `*_head` from one query head to the
+// next. dout ... dvalue are used by the backward alone.
+struct AttentionHead {
+  const float *query, *key, *value;
+  float *out, *lse;  // out is read by the backward
+  i64 query_token, query_head, key_token, value_token, out_token, out_head, lse_head;
+  i64 tokens_q, tokens_k, head_dim, group;
+  float scale;
+  bool causal;
+  const float* dout;
+  float *dquery, *dkey, *dvalue;
+  i64 dout_token, dout_head, dquery_token, dquery_head, dkey_token, dvalue_token;
+};
+
+struct AdamParams {
+  float lr, beta1, beta2, eps, weight_decay, grad_scale;
+  float correction1, correction2_sqrt;  // 1 - beta1^step, sqrt(1 - beta2^step)
+  bool decoupled;
+};
+
+struct SgdParams {
+  float lr, momentum, dampening, weight_decay, grad_scale;
+  bool nesterov, first;
+};
+
+struct RmspropParams {
+  float lr, alpha, eps, weight_decay, grad_scale;
+};
+
+struct KernelTable {
+  const char* isa;
+  int width;           // floats in a vector
+  int gemm_mr, gemm_nr;  // the register tile
+
+  // gemm: C[m, n] (+)= A B from packed panels. See kernels/gemm.h for the layouts.
+  void (*gemm_pack_a)(i64 rows, i64 depth, const float* a, i64 row_stride, i64 depth_stride,
+                      float* packed);
+  void (*gemm_pack_b)(i64 cols, i64 depth, const float* b, i64 col_stride, i64 depth_stride,
+                      float* packed);
+  void (*gemm_tile)(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i64 c_stride,
+                    bool accumulate);
+  void (*gemm_epilogue)(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogue);
+  // out[j] += sum over rows of x[i, j]
+  void (*column_sum)(i64 rows, i64 n, const float* x, i64 x_stride, float* out);
+
+  // attention: query rows [begin, end) of every head of the group; scratch sizes in floats.
+  i64 (*attention_scratch)(i64 tokens_k, i64 head_dim);
+  void (*attention)(const AttentionHead* head, i64 begin, i64 end, float* scratch);
+  i64 (*attention_backward_scratch)(i64 tokens_k, i64 head_dim);
+  void (*attention_backward)(const AttentionHead* head, float* scratch);
+
+  // softmax
+  void (*softmax)(i64 rows, i64 n, const float* x, float* out);
+  void (*softmax_backward)(i64 rows, i64 n, const float* dout, const float* out, float* dx);
+
+  // norm; dweight and dbias are accumulated into, each may be null
+  void (*layer_norm)(i64 rows, i64 n, const float* x, const float* weight, const float* bias,
+                     float eps, float* out, float* mean, float* rstd);
+  void (*layer_norm_backward)(i64 rows, i64 n, const float* dout, const float* x,
+                              const float* mean, const float* rstd, const float* weight,
+                              const float* dresidual, float* dx, float* dweight, float* dbias);
+
+  // activation; `saved` is what the activation's derivative is written in (see activation.h)
+  void (*activation)(Activation kind, i64 n, const float* x, float* out);
+  void (*activation_backward)(Activation kind, i64 n, const float* dout, const float* saved,
+                              float* dx);
+
+  // embedding, on columns [0, n) of rows that are `stride` apart
+  void (*add_rows)(i64 n, const float* x, float* out);  // out += x
+
+  // loss
+  void (*cross_entropy)(i64 rows, i64 n, const float* logits, const i64* target, i64 ignore_index,
+                        float smoothing, float* losses, float* lse);
+  void (*cross_entropy_backward)(i64 rows, i64 n, const float* drows, const float* logits,
+                                 const i64* target, const float* lse, i64 ignore_index,
+                                 float smoothing, float* dlogits);
+  void (*mse)(i64 n, const float* x, const float* target, float* out);
+  void (*mse_backward)(i64 n, const float* dout, i64 dout_stride, const float* x,
+                       const float* target, float* dx);
+  void (*bce)(i64 n, const float* x, const float* target, float* out);
+  void (*bce_backward)(i64 n, const float* dout, i64 dout_stride, const float* x,
+                       const float* target, float* dx);
+
+  // dropout: element i of the call is counter `offset + i`; all counters share their high half
+  void (*dropout)(i64 n, const float* x, uint32_t counter, uint32_t key0, uint32_t key1,
+                  uint32_t threshold, float scale, float* out);
+
+  // optimizer
+  void (*adam)(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg_sq,
+               const AdamParams* p);
+  void (*sgd)(i64 n, float* param, const float* grad, float* buffer, const SgdParams* p);
+  void (*rmsprop)(i64 n, float* param, const float* grad, float* square_avg,
+                  const RmspropParams* p);
+  double (*sum_of_squares)(i64 n, const float* x);
+
+  // the two limits, for benchmarks: `rounds` times width * 2 * 12 flops; and a sum over a buffer
+  float (*fma_rounds)(i64 rounds);
+  float (*read_sum)(i64 n, const float* x);
+};
+
+}  // namespace evergrad

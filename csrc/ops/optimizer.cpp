@@ -1,0 +1,75 @@
+#include <cmath>
+
+#include "evergrad/evergrad.h"
+#include "runtime/cpu.h"
+#include "runtime/parallel.h"
+#include "runtime/pool.h"
+
+using namespace evergrad;
+
+int evergrad_adam_step(int64_t n, float* param, const float* grad, float* exp_avg,
+                       float* exp_avg_sq, int64_t step, double lr, double beta1, double beta2,
+                       double eps, double weight_decay, int decoupled, double grad_scale) noexcept {
+  const KernelTable& t = kernels();
+  const AdamParams p{
+      static_cast<float>(lr),
+      static_cast<float>(beta1),
+      static_cast<float>(beta2),
+      static_cast<float>(eps),
+      static_cast<float>(weight_decay),
+      static_cast<float>(grad_scale),
+      static_cast<float>(1.0 - std::pow(beta1, static_cast<double>(step))),
+      static_cast<float>(std::sqrt(1.0 - std::pow(beta2, static_cast<double>(step)))),
+      decoupled != 0,
+  };
+  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+    t.adam(end - begin, param + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin, &p);
+  });
+  return EVERGRAD_OK;
+}
+
+int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentum_buffer,
+                      double lr, double momentum, double dampening, int nesterov,
+                      double weight_decay, double grad_scale, int first) noexcept {
+  const KernelTable& t = kernels();
+  const SgdParams p{static_cast<float>(lr),
+                    static_cast<float>(momentum),
+                    static_cast<float>(dampening),
+                    static_cast<float>(weight_decay),
+                    static_cast<float>(grad_scale),
+                    nesterov != 0,
+                    first != 0};
+  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+    t.sgd(end - begin, param + begin, grad + begin,
+          momentum_buffer ? momentum_buffer + begin : nullptr, &p);
+  });
+  return EVERGRAD_OK;
+}
+
+int evergrad_rmsprop_step(int64_t n, float* param, const float* grad, float* square_avg, double lr,
+                          double alpha, double eps, double weight_decay,
+                          double grad_scale) noexcept {
+  const KernelTable& t = kernels();
+  const RmspropParams p{static_cast<float>(lr), static_cast<float>(alpha), static_cast<float>(eps),
+                        static_cast<float>(weight_decay), static_cast<float>(grad_scale)};
+  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+    t.rmsprop(end - begin, param + begin, grad + begin, square_avg + begin, &p);
+  });
+  return EVERGRAD_OK;
+}
+
+// A partial sum for each fixed piece, added in order.
+int evergrad_grad_norm(int64_t n, const float* grad, double* norm) noexcept {
+  const KernelTable& t = kernels();
+  const i64 pieces = (n + elements_per_task - 1) / elements_per_task;
+  const Buffer buffer(2 * pieces + 1);
+  if (!buffer) return EVERGRAD_NO_MEMORY;
+  double* partials = reinterpret_cast<double*>(buffer.get());
+  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+    partials[begin / elements_per_task] = t.sum_of_squares(end - begin, grad + begin);
+  });
+  double total = 0;
+  for (i64 i = 0; i < pieces; ++i) total += partials[i];
+  *norm = std::sqrt(total);
+  return EVERGRAD_OK;
+}

@@ -1,0 +1,89 @@
+// Softmax, norms and losses: independent rows.
+#include <cstring>
+
+#include "evergrad/evergrad.h"
+#include "runtime/cpu.h"
+#include "runtime/parallel.h"
+#include "runtime/pool.h"
+
+using namespace evergrad;
+
+int evergrad_softmax(int64_t rows, int64_t n, const float* x, float* out) noexcept {
+  const KernelTable& t = kernels();
+  parallel_rows(rows, n, [&](i64 begin, i64 end) {
+    t.softmax(end - begin, n, x + begin * n, out + begin * n);
+  });
+  return EVERGRAD_OK;
+}
+
+int evergrad_softmax_backward(int64_t rows, int64_t n, const float* dout, const float* out,
+                              float* dx) noexcept {
+  const KernelTable& t = kernels();
+  parallel_rows(rows, n, [&](i64 begin, i64 end) {
+    t.softmax_backward(end - begin, n, dout + begin * n, out + begin * n, dx + begin * n);
+  });
+  return EVERGRAD_OK;
+}
+
+int evergrad_layer_norm(int64_t rows, int64_t n, const float* x, const float* weight,
+                        const float* bias, float eps, float* out, float* mean,
+                        float* rstd) noexcept {
+  const KernelTable& t = kernels();
+  parallel_rows(rows, n, [&](i64 begin, i64 end) {
+    t.layer_norm(end - begin, n, x + begin * n, weight, bias, eps, out + begin * n, mean + begin,
+                 rstd + begin);
+  });
+  return EVERGRAD_OK;
+}
+
+// Parameter gradients sum over rows: blocks of rows, cut by the shape alone, each into a partial of
+// its own; the partials are added in order.
+int evergrad_layer_norm_backward(int64_t rows, int64_t n, const float* dout, const float* x,
+                                 const float* mean, const float* rstd, const float* weight,
+                                 const float* dresidual, float* dx, float* dweight,
+                                 float* dbias) noexcept {
+  if (rows == 0 || n == 0) return EVERGRAD_OK;
+  const KernelTable& t = kernels();
+  constexpr i64 most_blocks = 32;
+  i64 grain = elements_per_task / n > 0 ? elements_per_task / n : 1;
+  if ((rows + grain - 1) / grain > most_blocks) grain = (rows + most_blocks - 1) / most_blocks;
+  const i64 blocks = (rows + grain - 1) / grain;
+  const bool sums = dweight || dbias;
+  const Buffer partials(sums ? blocks * 2 * n : 1);
+  if (!partials) return EVERGRAD_NO_MEMORY;
+  if (sums) std::memset(partials.get(), 0, static_cast<std::size_t>(blocks * 2 * n) * sizeof(float));
+  parallel_ranges(rows, grain, [&](i64 begin, i64 end) {
+    float* partial = partials.get() + begin / grain * 2 * n;
+    t.layer_norm_backward(end - begin, n, dout + begin * n, x + begin * n, mean + begin,
+                          rstd + begin, weight, dresidual ? dresidual + begin * n : nullptr,
+                          dx ? dx + begin * n : nullptr, dweight ? partial : nullptr,
+                          dbias ? partial + n : nullptr);
+  });
+  if (dweight) t.column_sum(blocks, n, partials.get(), 2 * n, dweight);
+  if (dbias) t.column_sum(blocks, n, partials.get() + n, 2 * n, dbias);
+  return EVERGRAD_OK;
+}
+
+int evergrad_cross_entropy(int64_t rows, int64_t classes, const float* logits,
+                           const int64_t* target, int64_t ignore_index, float smoothing,
+                           float* losses, float* lse) noexcept {
+  const KernelTable& t = kernels();
+  parallel_rows(rows, classes, [&](i64 begin, i64 end) {
+    t.cross_entropy(end - begin, classes, logits + begin * classes, target + begin, ignore_index,
+                    smoothing, losses + begin, lse + begin);
+  });
+  return EVERGRAD_OK;
+}
+
+int evergrad_cross_entropy_backward(int64_t rows, int64_t classes, const float* drows,
+                                    const float* logits, const int64_t* target, const float* lse,
+                                    int64_t ignore_index, float smoothing,
+                                    float* dlogits) noexcept {
+  const KernelTable& t = kernels();
+  parallel_rows(rows, classes, [&](i64 begin, i64 end) {
+    t.cross_entropy_backward(end - begin, classes, drows + begin, logits + begin * classes,
+                             target + begin, lse + begin, ignore_index, smoothing,
+                             dlogits + begin * classes);
+  });
+  return EVERGRAD_OK;
+}

@@ -1,0 +1,94 @@
+#include "runtime/cpu.h"
+
+#include <atomic>
+#include <cstring>
+
+#include "evergrad/evergrad.h"
+
+#ifdef EVERGRAD_HAVE_SCALAR
+extern "C" const evergrad::KernelTable evergrad_kernels_scalar;
+#endif
+#ifdef EVERGRAD_HAVE_AVX2
+extern "C" const evergrad::KernelTable evergrad_kernels_avx2;
+#endif
+#ifdef EVERGRAD_HAVE_AVX512
+extern "C" const evergrad::KernelTable evergrad_kernels_avx512;
+#endif
+#ifdef EVERGRAD_HAVE_NEON
+extern "C" const evergrad::KernelTable evergrad_kernels_neon;
+#endif
+
+namespace evergrad {
+namespace {
+
+constexpr int max_isas = 4;
+
+struct Available {
+  const KernelTable* tables[max_isas];
+  const char* names[max_isas + 1];
+  int count;
+};
+
+// __builtin_cpu_supports reads cpuid and, for the wide registers, xgetbv: an operating system that
+// does not save them counts as not having them.
+Available detect() {
+  Available found{};
+  auto add = [&found](const KernelTable* table) {
+    found.tables[found.count] = table;
+    found.names[found.count++] = table->isa;
+  };
+  add(&evergrad_kernels_scalar);
+#if defined(EVERGRAD_HAVE_AVX2) || defined(EVERGRAD_HAVE_AVX512)
+  __builtin_cpu_init();
+#endif
+#ifdef EVERGRAD_HAVE_AVX2
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) add(&evergrad_kernels_avx2);
+#endif
+#ifdef EVERGRAD_HAVE_AVX512
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("fma"))
+    add(&evergrad_kernels_avx512);
+#endif
+#ifdef EVERGRAD_HAVE_NEON
+  add(&evergrad_kernels_neon);  // part of the base of aarch64
+#endif
+  return found;
+}
+
+const Available& available() {
+  static const Available found = detect();
+  return found;
+}
+
+std::atomic<const KernelTable*> current{nullptr};
+
+}  // namespace
+
+const KernelTable& kernels() {
+  const KernelTable* table = current.load(std::memory_order_relaxed);
+  if (!table) {
+    table = available().tables[available().count - 1];
+    current.store(table, std::memory_order_relaxed);
+  }
+  return *table;
+}
+
+}  // namespace evergrad
+
+using namespace evergrad;
+
+int evergrad_api_version(void) noexcept { return EVERGRAD_API_VERSION; }
+
+const char* const* evergrad_available_isas(void) noexcept { return available().names; }
+
+const char* evergrad_get_isa(void) noexcept { return kernels().isa; }
+
+int evergrad_set_isa(const char* name) noexcept {
+  for (int i = 0; i < available().count; ++i)
+    if (std::strcmp(available().names[i], name) == 0) {
+      current.store(available().tables[i], std::memory_order_relaxed);
+      return EVERGRAD_OK;
+    }
+  return EVERGRAD_UNAVAILABLE;
+}

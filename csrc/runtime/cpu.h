@@ -1,0 +1,12 @@
+// Which table of kernels runs.
+#pragma once
+
+#include "kernels/table.h"
+
+namespace evergrad {
+
+// The table in use. Chosen once at start-up: the widest that the CPU and the operating system
+// support, capped by EVERGRAD_ISA.
+const KernelTable& kernels();
+
+}  // namespace evergrad

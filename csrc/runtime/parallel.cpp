@@ -1,0 +1,105 @@
+#include "runtime/parallel.h"
+
+#include <omp.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "evergrad/evergrad.h"
+
+namespace evergrad {
+namespace {
+
+std::atomic<int> configured{0};  // 0: not set, follow the default
+std::atomic<bool> forked{false};
+int initial_omp_threads = 1;
+
+// The CPU quota of one cgroup v2 or v1 file, in cores; 0 when there is none.
+double quota_of(const char* path, bool v1) {
+  std::FILE* file = std::fopen(path, "r");
+  if (!file) return 0;
+  double quota = 0, period = 100000;
+  const int fields = std::fscanf(file, v1 ? "%lf" : "%lf %lf", &quota, &period);
+  std::fclose(file);
+  return fields >= 1 && quota > 0 && period > 0 ? quota / period : 0;
+}
+
+double cgroup_cores() {
+  char line[512], path[640];
+  if (std::FILE* file = std::fopen("/proc/self/cgroup", "r")) {
+    while (std::fgets(line, sizeof line, file))
+      if (std::strncmp(line, "0::", 3) == 0) {
+        line[std::strcspn(line, "\n")] = 0;
+        std::snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
+        if (const double cores = quota_of(path, false)) {
+          std::fclose(file);
+          return cores;
+        }
+      }
+    std::fclose(file);
+  }
+  if (const double cores = quota_of("/sys/fs/cgroup/cpu.max", false)) return cores;
+  return quota_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", true);
+}
+
+int cores() {
+  int n = 1;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+  const double quota = cgroup_cores();
+  if (quota > 0 && quota < n) n = static_cast<int>(std::ceil(quota));
+  return n < 1 ? 1 : n;
+}
+
+int detect_default() {
+  initial_omp_threads = omp_get_max_threads();
+  pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
+  const char* env = std::getenv("OMP_NUM_THREADS");
+  if (env && std::atoi(env) > 0) return std::atoi(env);
+  return cores();
+}
+
+}  // namespace
+
+bool is_forked_child() noexcept { return forked.load(std::memory_order_relaxed); }
+
+int default_num_threads() noexcept {
+  static const int n = detect_default();
+  return n;
+}
+
+void run_tasks(i64 tasks, void (*task)(void*, i64), void* context) noexcept {
+  const int limit = evergrad_get_num_threads();
+  const i64 threads = tasks < limit ? tasks : limit;
+  if (threads <= 1 || omp_in_parallel()) {
+    for (i64 i = 0; i < tasks; ++i) task(context, i);
+    return;
+  }
+  // Tasks are handed out as threads come free: causal attention and the edges of a matrix are uneven.
+  std::atomic<i64> next{0};
+#pragma omp parallel num_threads(static_cast<int>(threads))
+  for (i64 i = next.fetch_add(1, std::memory_order_relaxed); i < tasks;
+       i = next.fetch_add(1, std::memory_order_relaxed))
+    task(context, i);
+}
+
+}  // namespace evergrad
+
+using namespace evergrad;
+
+int evergrad_get_num_threads(void) noexcept {
+  if (is_forked_child()) return 1;
+  const int fallback = default_num_threads();
+  const int set = configured.load(std::memory_order_relaxed);
+  const int wanted = set > 0 ? set : fallback;
+  // threadpoolctl and omp_set_num_threads restrict us too: whoever lowered OpenMP's number meant it.
+  const int omp = omp_get_max_threads();
+  return omp < initial_omp_threads && omp < wanted ? omp : wanted;
+}
+
+void evergrad_set_num_threads(int n) noexcept { configured.store(n < 1 ? 1 : n); }

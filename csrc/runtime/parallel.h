@@ -1,0 +1,50 @@
+// Parallel loops. The only room that knows OpenMP.
+//
+// A loop is a number of independent tasks whose cut does not depend on the number of threads, or
+// cannot be seen in the result: that is what makes results the same for any number of threads.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/table.h"
+
+namespace evergrad {
+
+// Runs task(context, i) once for each i in [0, tasks), in any order. Serial inside another parallel
+// loop, and in a forked child (OpenMP's threads do not survive a fork).
+void run_tasks(i64 tasks, void (*task)(void*, i64), void* context) noexcept;
+
+bool is_forked_child() noexcept;
+
+// OMP's own limit and the cores that affinity and cgroups leave us; what EVERGRAD_NUM_THREADS is
+// measured against.
+int default_num_threads() noexcept;
+
+template <class F>
+void parallel_for(i64 tasks, F&& f) noexcept {
+  if (tasks == 1) return f(static_cast<i64>(0));
+  using Function = std::remove_reference_t<F>;
+  run_tasks(tasks, [](void* context, i64 i) { (*static_cast<Function*>(context))(i); }, &f);
+}
+
+// f(begin, end) over [0, n) in fixed pieces of `grain`.
+template <class F>
+void parallel_ranges(i64 n, i64 grain, F&& f) noexcept {
+  if (n <= 0) return;
+  parallel_for((n + grain - 1) / grain, [&](i64 i) {
+    const i64 begin = i * grain;
+    f(begin, begin + grain < n ? begin + grain : n);
+  });
+}
+
+// Elements per task: enough work (microseconds) to pay for waking a thread.
+constexpr i64 elements_per_task = 16384;
+
+// Rows of n elements, whole rows per task.
+template <class F>
+void parallel_rows(i64 rows, i64 n, F&& f) noexcept {
+  const i64 grain = n >= elements_per_task ? 1 : elements_per_task / (n > 0 ? n : 1);
+  parallel_ranges(rows, grain, f);
+}
+
+}  // namespace evergrad

@@ -1,0 +1,123 @@
+// Vec on AVX2 + FMA: eight lanes. The operations are described in vec_scalar.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include "common.h"
+
+namespace evergrad {
+namespace {
+
+struct Vec {
+  static constexpr int width = 8;
+  __m256 v;
+};
+struct VecI {
+  __m256i v;
+};
+struct Mask {
+  __m256 v;  // a lane is on when all its bits are
+};
+
+EVG_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
+EVG_INLINE Vec set1(float a) { return {_mm256_set1_ps(a)}; }
+EVG_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+EVG_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
+
+EVG_INLINE Mask first(int n) {
+  const __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), iota))};
+}
+// Whether the compiler sees that every lane is on. GCC, unlike clang, keeps the mask even then.
+EVG_INLINE bool known_full(Mask m) {
+  typedef int32_t Lanes __attribute__((vector_size(32)));
+  const Lanes l = reinterpret_cast<Lanes>(m.v);
+  const int32_t all = l[0] & l[1] & l[2] & l[3] & l[4] & l[5] & l[6] & l[7];
+  return __builtin_constant_p(all) && all == -1;
+}
+EVG_INLINE Vec load(const float* p, Mask m) {
+  return {known_full(m) ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, _mm256_castps_si256(m.v))};
+}
+EVG_INLINE void store(float* p, Vec a, Mask m) {
+  if (known_full(m)) return store(p, a);
+  _mm256_maskstore_ps(p, _mm256_castps_si256(m.v), a.v);
+}
+
+EVG_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+EVG_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+EVG_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+EVG_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+EVG_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+EVG_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+
+EVG_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+EVG_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+EVG_INLINE Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
+EVG_INLINE Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+EVG_INLINE Vec neg(Vec a) { return {_mm256_xor_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+EVG_INLINE Vec copysign(Vec mag, Vec sign) {
+  const __m256 bit = _mm256_set1_ps(-0.0f);
+  return {_mm256_or_ps(_mm256_andnot_ps(bit, mag.v), _mm256_and_ps(bit, sign.v))};
+}
+
+EVG_INLINE Mask lt(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+EVG_INLINE Mask le(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+EVG_INLINE Mask gt(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
+EVG_INLINE Mask ge(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
+EVG_INLINE Mask eq(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
+EVG_INLINE Mask is_nan(Vec a) { return {_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q)}; }
+EVG_INLINE Mask and_(Mask a, Mask b) { return {_mm256_and_ps(a.v, b.v)}; }
+EVG_INLINE Mask or_(Mask a, Mask b) { return {_mm256_or_ps(a.v, b.v)}; }
+EVG_INLINE Mask not_(Mask a) {
+  return {_mm256_xor_ps(a.v, _mm256_castsi256_ps(_mm256_set1_epi32(-1)))};
+}
+EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, a.v, m.v)}; }
+
+EVG_INLINE float reduce_add(Vec a) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+EVG_INLINE float reduce_max(Vec a) {
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+EVG_INLINE VecI set1i(int32_t a) { return {_mm256_set1_epi32(a)}; }
+EVG_INLINE VecI iotai() { return {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)}; }
+EVG_INLINE VecI operator+(VecI a, VecI b) { return {_mm256_add_epi32(a.v, b.v)}; }
+EVG_INLINE VecI operator-(VecI a, VecI b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+EVG_INLINE VecI operator&(VecI a, VecI b) { return {_mm256_and_si256(a.v, b.v)}; }
+EVG_INLINE VecI operator|(VecI a, VecI b) { return {_mm256_or_si256(a.v, b.v)}; }
+EVG_INLINE VecI operator^(VecI a, VecI b) { return {_mm256_xor_si256(a.v, b.v)}; }
+EVG_INLINE VecI mullo(VecI a, VecI b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
+template <int n>
+EVG_INLINE VecI shl(VecI a) {
+  return {_mm256_slli_epi32(a.v, n)};
+}
+template <int n>
+EVG_INLINE VecI shr(VecI a) {
+  return {_mm256_srli_epi32(a.v, n)};
+}
+template <int n>
+EVG_INLINE VecI sar(VecI a) {
+  return {_mm256_srai_epi32(a.v, n)};
+}
+EVG_INLINE Mask gti(VecI a, VecI b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(a.v, b.v))}; }
+EVG_INLINE Mask ltu(VecI a, VecI b) {
+  // AVX2 compares signed numbers only; flipping the top bit turns one order into the other.
+  const VecI top = set1i(INT32_MIN);
+  return gti(b ^ top, a ^ top);
+}
+EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) {
+  return {_mm256_blendv_epi8(b.v, a.v, _mm256_castps_si256(m.v))};
+}
+
+EVG_INLINE VecI to_int(Vec a) { return {_mm256_cvtps_epi32(a.v)}; }
+EVG_INLINE Vec to_float(VecI a) { return {_mm256_cvtepi32_ps(a.v)}; }
+EVG_INLINE VecI as_int(Vec a) { return {_mm256_castps_si256(a.v)}; }
+EVG_INLINE Vec as_float(VecI a) { return {_mm256_castsi256_ps(a.v)}; }
+
+}  // namespace
+}  // namespace evergrad

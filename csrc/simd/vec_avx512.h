@@ -1,0 +1,115 @@
+// Vec on AVX-512 (F, DQ, BW, VL): sixteen lanes. The operations are described in vec_scalar.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include "common.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC's own headers (PR 105593) start from a register that is "uninitialized" on purpose.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
+namespace evergrad {
+namespace {
+
+struct Vec {
+  static constexpr int width = 16;
+  __m512 v;
+};
+struct VecI {
+  __m512i v;
+};
+struct Mask {
+  __mmask16 v;
+};
+
+EVG_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
+EVG_INLINE Vec set1(float a) { return {_mm512_set1_ps(a)}; }
+EVG_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+EVG_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+
+EVG_INLINE Mask first(int n) { return {static_cast<__mmask16>((1u << n) - 1u)}; }
+EVG_INLINE Vec load(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m.v, p)}; }
+EVG_INLINE void store(float* p, Vec a, Mask m) { _mm512_mask_storeu_ps(p, m.v, a.v); }
+
+EVG_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+EVG_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+EVG_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+EVG_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+EVG_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+EVG_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+
+EVG_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+EVG_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+EVG_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
+EVG_INLINE Vec abs(Vec a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.v)}; }
+EVG_INLINE Vec neg(Vec a) { return {_mm512_xor_ps(_mm512_set1_ps(-0.0f), a.v)}; }
+EVG_INLINE Vec copysign(Vec mag, Vec sign) {
+  const __m512 bit = _mm512_set1_ps(-0.0f);
+  return {_mm512_or_ps(_mm512_andnot_ps(bit, mag.v), _mm512_and_ps(bit, sign.v))};
+}
+
+EVG_INLINE Mask lt(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+EVG_INLINE Mask le(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+EVG_INLINE Mask gt(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+EVG_INLINE Mask ge(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
+EVG_INLINE Mask eq(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+EVG_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q)}; }
+EVG_INLINE Mask and_(Mask a, Mask b) { return {static_cast<__mmask16>(a.v & b.v)}; }
+EVG_INLINE Mask or_(Mask a, Mask b) { return {static_cast<__mmask16>(a.v | b.v)}; }
+EVG_INLINE Mask not_(Mask a) { return {static_cast<__mmask16>(~a.v)}; }
+EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
+
+EVG_INLINE float reduce_add(Vec a) {
+  const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+EVG_INLINE float reduce_max(Vec a) {
+  const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+EVG_INLINE VecI set1i(int32_t a) { return {_mm512_set1_epi32(a)}; }
+EVG_INLINE VecI iotai() {
+  return {_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)};
+}
+EVG_INLINE VecI operator+(VecI a, VecI b) { return {_mm512_add_epi32(a.v, b.v)}; }
+EVG_INLINE VecI operator-(VecI a, VecI b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+EVG_INLINE VecI operator&(VecI a, VecI b) { return {_mm512_and_si512(a.v, b.v)}; }
+EVG_INLINE VecI operator|(VecI a, VecI b) { return {_mm512_or_si512(a.v, b.v)}; }
+EVG_INLINE VecI operator^(VecI a, VecI b) { return {_mm512_xor_si512(a.v, b.v)}; }
+EVG_INLINE VecI mullo(VecI a, VecI b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+template <int n>
+EVG_INLINE VecI shl(VecI a) {
+  return {_mm512_slli_epi32(a.v, n)};
+}
+template <int n>
+EVG_INLINE VecI shr(VecI a) {
+  return {_mm512_srli_epi32(a.v, n)};
+}
+template <int n>
+EVG_INLINE VecI sar(VecI a) {
+  return {_mm512_srai_epi32(a.v, n)};
+}
+EVG_INLINE Mask gti(VecI a, VecI b) { return {_mm512_cmpgt_epi32_mask(a.v, b.v)}; }
+EVG_INLINE Mask ltu(VecI a, VecI b) { return {_mm512_cmplt_epu32_mask(a.v, b.v)}; }
+EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) { return {_mm512_mask_blend_epi32(m.v, b.v, a.v)}; }
+
+EVG_INLINE VecI to_int(Vec a) { return {_mm512_cvtps_epi32(a.v)}; }
+EVG_INLINE Vec to_float(VecI a) { return {_mm512_cvtepi32_ps(a.v)}; }
+EVG_INLINE VecI as_int(Vec a) { return {_mm512_castps_si512(a.v)}; }
+EVG_INLINE Vec as_float(VecI a) { return {_mm512_castsi512_ps(a.v)}; }
+
+}  // namespace
+}  // namespace evergrad
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif

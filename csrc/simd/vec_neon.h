@@ -1,0 +1,109 @@
+// Vec on AArch64 NEON: four lanes. The operations are described in vec_scalar.h.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "common.h"
+
+namespace evergrad {
+namespace {
+
+struct Vec {
+  static constexpr int width = 4;
+  float32x4_t v;
+};
+struct VecI {
+  int32x4_t v;
+};
+struct Mask {
+  uint32x4_t v;  // a lane is on when all its bits are
+};
+
+EVG_INLINE Vec zero() { return {vdupq_n_f32(0.0f)}; }
+EVG_INLINE Vec set1(float a) { return {vdupq_n_f32(a)}; }
+EVG_INLINE Vec load(const float* p) { return {vld1q_f32(p)}; }
+EVG_INLINE void store(float* p, Vec a) { vst1q_f32(p, a.v); }
+
+EVG_INLINE VecI set1i(int32_t a) { return {vdupq_n_s32(a)}; }
+EVG_INLINE VecI iotai() { return {int32x4_t{0, 1, 2, 3}}; }
+
+EVG_INLINE Mask first(int n) { return {vcltq_s32(iotai().v, vdupq_n_s32(n))}; }
+
+// NEON has no masked access: lane by lane, so that memory of an off lane stays untouched. Compilers
+// see through a full mask, so only tails pay.
+EVG_INLINE Vec load(const float* p, Mask m) {
+  float32x4_t r = vdupq_n_f32(0.0f);
+  if (vgetq_lane_u32(m.v, 0)) r = vld1q_lane_f32(p + 0, r, 0);
+  if (vgetq_lane_u32(m.v, 1)) r = vld1q_lane_f32(p + 1, r, 1);
+  if (vgetq_lane_u32(m.v, 2)) r = vld1q_lane_f32(p + 2, r, 2);
+  if (vgetq_lane_u32(m.v, 3)) r = vld1q_lane_f32(p + 3, r, 3);
+  return {r};
+}
+EVG_INLINE void store(float* p, Vec a, Mask m) {
+  if (vgetq_lane_u32(m.v, 0)) vst1q_lane_f32(p + 0, a.v, 0);
+  if (vgetq_lane_u32(m.v, 1)) vst1q_lane_f32(p + 1, a.v, 1);
+  if (vgetq_lane_u32(m.v, 2)) vst1q_lane_f32(p + 2, a.v, 2);
+  if (vgetq_lane_u32(m.v, 3)) vst1q_lane_f32(p + 3, a.v, 3);
+}
+
+EVG_INLINE Vec operator+(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
+EVG_INLINE Vec operator-(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }
+EVG_INLINE Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
+EVG_INLINE Vec operator/(Vec a, Vec b) { return {vdivq_f32(a.v, b.v)}; }
+EVG_INLINE Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+EVG_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {vfmsq_f32(c.v, a.v, b.v)}; }
+
+EVG_INLINE Vec min(Vec a, Vec b) { return {vminq_f32(a.v, b.v)}; }
+EVG_INLINE Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }
+EVG_INLINE Vec sqrt(Vec a) { return {vsqrtq_f32(a.v)}; }
+EVG_INLINE Vec abs(Vec a) { return {vabsq_f32(a.v)}; }
+EVG_INLINE Vec neg(Vec a) { return {vnegq_f32(a.v)}; }
+EVG_INLINE Vec copysign(Vec mag, Vec sign) {
+  return {vbslq_f32(vdupq_n_u32(0x80000000u), sign.v, mag.v)};
+}
+
+EVG_INLINE Mask lt(Vec a, Vec b) { return {vcltq_f32(a.v, b.v)}; }
+EVG_INLINE Mask le(Vec a, Vec b) { return {vcleq_f32(a.v, b.v)}; }
+EVG_INLINE Mask gt(Vec a, Vec b) { return {vcgtq_f32(a.v, b.v)}; }
+EVG_INLINE Mask ge(Vec a, Vec b) { return {vcgeq_f32(a.v, b.v)}; }
+EVG_INLINE Mask eq(Vec a, Vec b) { return {vceqq_f32(a.v, b.v)}; }
+EVG_INLINE Mask is_nan(Vec a) { return {vmvnq_u32(vceqq_f32(a.v, a.v))}; }
+EVG_INLINE Mask and_(Mask a, Mask b) { return {vandq_u32(a.v, b.v)}; }
+EVG_INLINE Mask or_(Mask a, Mask b) { return {vorrq_u32(a.v, b.v)}; }
+EVG_INLINE Mask not_(Mask a) { return {vmvnq_u32(a.v)}; }
+EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {vbslq_f32(m.v, a.v, b.v)}; }
+
+EVG_INLINE float reduce_add(Vec a) { return vaddvq_f32(a.v); }  // (0+1) + (2+3)
+EVG_INLINE float reduce_max(Vec a) { return vmaxvq_f32(a.v); }
+
+EVG_INLINE VecI operator+(VecI a, VecI b) { return {vaddq_s32(a.v, b.v)}; }
+EVG_INLINE VecI operator-(VecI a, VecI b) { return {vsubq_s32(a.v, b.v)}; }
+EVG_INLINE VecI operator&(VecI a, VecI b) { return {vandq_s32(a.v, b.v)}; }
+EVG_INLINE VecI operator|(VecI a, VecI b) { return {vorrq_s32(a.v, b.v)}; }
+EVG_INLINE VecI operator^(VecI a, VecI b) { return {veorq_s32(a.v, b.v)}; }
+EVG_INLINE VecI mullo(VecI a, VecI b) { return {vmulq_s32(a.v, b.v)}; }
+template <int n>
+EVG_INLINE VecI shl(VecI a) {
+  return {vshlq_n_s32(a.v, n)};
+}
+template <int n>
+EVG_INLINE VecI shr(VecI a) {
+  return {vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v), n))};
+}
+template <int n>
+EVG_INLINE VecI sar(VecI a) {
+  return {vshrq_n_s32(a.v, n)};
+}
+EVG_INLINE Mask gti(VecI a, VecI b) { return {vcgtq_s32(a.v, b.v)}; }
+EVG_INLINE Mask ltu(VecI a, VecI b) {
+  return {vcltq_u32(vreinterpretq_u32_s32(a.v), vreinterpretq_u32_s32(b.v))};
+}
+EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) { return {vbslq_s32(m.v, a.v, b.v)}; }
+
+EVG_INLINE VecI to_int(Vec a) { return {vcvtnq_s32_f32(a.v)}; }
+EVG_INLINE Vec to_float(VecI a) { return {vcvtq_f32_s32(a.v)}; }
+EVG_INLINE VecI as_int(Vec a) { return {vreinterpretq_s32_f32(a.v)}; }
+EVG_INLINE Vec as_float(VecI a) { return {vreinterpretq_f32_s32(a.v)}; }
+
+}  // namespace
+}  // namespace evergrad

@@ -1,0 +1,117 @@
+// Vec on plain C++: one lane. The fallback for any machine, and the measure of the other headers.
+//
+// The operations, the same in every vec_*.h:
+//   min, max        a NaN in b comes through; a NaN in a need not (x86 returns b). Data goes to b.
+//   lt le gt ge eq  ordered: false when either side is NaN.
+//   load(p, m)      lanes that are off are 0; their memory is not touched, nor by store(p, a, m).
+//   reduce_add      a fixed tree, so the same bits every time.
+//   to_int          rounds to nearest even; beyond int32 and for NaN any value, but no trap.
+//   VecI            int32 lanes that wrap; shr shifts in zeros, sar the sign; ltu is unsigned.
+#pragma once
+
+#include "common.h"
+
+namespace evergrad {
+namespace {
+
+struct Vec {
+  static constexpr int width = 1;
+  float v;
+};
+struct VecI {
+  int32_t v;
+};
+struct Mask {
+  bool v;
+};
+
+EVG_INLINE Vec zero() { return {0.0f}; }
+EVG_INLINE Vec set1(float a) { return {a}; }
+EVG_INLINE Vec load(const float* p) { return {*p}; }
+EVG_INLINE void store(float* p, Vec a) { *p = a.v; }
+
+EVG_INLINE Mask first(int n) { return {n > 0}; }
+EVG_INLINE Vec load(const float* p, Mask m) { return {m.v ? *p : 0.0f}; }
+EVG_INLINE void store(float* p, Vec a, Mask m) {
+  if (m.v) *p = a.v;
+}
+
+EVG_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+EVG_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+EVG_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+EVG_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+
+// Rounded twice: without an FMA instruction a fused product is a slow call into libm.
+EVG_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+EVG_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
+
+EVG_INLINE Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
+EVG_INLINE Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+EVG_INLINE Vec sqrt(Vec a) { return {__builtin_sqrtf(a.v)}; }
+EVG_INLINE Vec abs(Vec a) { return {__builtin_fabsf(a.v)}; }
+EVG_INLINE Vec neg(Vec a) { return {-a.v}; }
+EVG_INLINE Vec copysign(Vec mag, Vec sign) { return {__builtin_copysignf(mag.v, sign.v)}; }
+
+EVG_INLINE Mask lt(Vec a, Vec b) { return {a.v < b.v}; }
+EVG_INLINE Mask le(Vec a, Vec b) { return {a.v <= b.v}; }
+EVG_INLINE Mask gt(Vec a, Vec b) { return {a.v > b.v}; }
+EVG_INLINE Mask ge(Vec a, Vec b) { return {a.v >= b.v}; }
+EVG_INLINE Mask eq(Vec a, Vec b) { return {a.v == b.v}; }
+EVG_INLINE Mask is_nan(Vec a) { return {a.v != a.v}; }
+EVG_INLINE Mask and_(Mask a, Mask b) { return {a.v && b.v}; }
+EVG_INLINE Mask or_(Mask a, Mask b) { return {a.v || b.v}; }
+EVG_INLINE Mask not_(Mask a) { return {!a.v}; }
+EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return m.v ? a : b; }
+
+EVG_INLINE float reduce_add(Vec a) { return a.v; }
+EVG_INLINE float reduce_max(Vec a) { return a.v; }
+
+// By way of unsigned numbers, which wrap; for signed ones C++ leaves overflow undefined.
+EVG_INLINE VecI wrap(uint32_t a) { return {static_cast<int32_t>(a)}; }
+EVG_INLINE uint32_t bits(VecI a) { return static_cast<uint32_t>(a.v); }
+
+EVG_INLINE VecI set1i(int32_t a) { return {a}; }
+EVG_INLINE VecI iotai() { return {0}; }
+EVG_INLINE VecI operator+(VecI a, VecI b) { return wrap(bits(a) + bits(b)); }
+EVG_INLINE VecI operator-(VecI a, VecI b) { return wrap(bits(a) - bits(b)); }
+EVG_INLINE VecI operator&(VecI a, VecI b) { return {a.v & b.v}; }
+EVG_INLINE VecI operator|(VecI a, VecI b) { return {a.v | b.v}; }
+EVG_INLINE VecI operator^(VecI a, VecI b) { return {a.v ^ b.v}; }
+EVG_INLINE VecI mullo(VecI a, VecI b) { return wrap(bits(a) * bits(b)); }
+template <int n>
+EVG_INLINE VecI shl(VecI a) {
+  return wrap(bits(a) << n);
+}
+template <int n>
+EVG_INLINE VecI shr(VecI a) {
+  return wrap(bits(a) >> n);
+}
+template <int n>
+EVG_INLINE VecI sar(VecI a) {
+  return {a.v >> n};
+}
+EVG_INLINE Mask ltu(VecI a, VecI b) { return {bits(a) < bits(b)}; }
+EVG_INLINE Mask gti(VecI a, VecI b) { return {a.v > b.v}; }
+EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) { return m.v ? a : b; }
+
+EVG_INLINE VecI to_int(Vec a) {
+  // Floats from 2^23 on have no fraction: adding and taking away 2^23 rounds smaller ones.
+  const float magic = __builtin_copysignf(8388608.0f, a.v);
+  const float rounded = __builtin_fabsf(a.v) < 8388608.0f ? (a.v + magic) - magic : a.v;
+  const bool fits = rounded >= -2147483648.0f && rounded < 2147483648.0f;
+  return {fits ? static_cast<int32_t>(rounded) : INT32_MIN};
+}
+EVG_INLINE Vec to_float(VecI a) { return {static_cast<float>(a.v)}; }
+EVG_INLINE VecI as_int(Vec a) {
+  VecI r;
+  __builtin_memcpy(&r.v, &a.v, 4);
+  return r;
+}
+EVG_INLINE Vec as_float(VecI a) {
+  Vec r;
+  __builtin_memcpy(&r.v, &a.v, 4);
+  return r;
+}
+
+}  // namespace
+}  // namespace evergrad

@@ -1,0 +1,57 @@
+"""evergrad: transformer kernels for CPUs, and language models that keep learning.
+
+``import evergrad`` loads the kernels alone; every other room (``nn``, ``models``, ``train``,
+``continual`` ...) is imported when it is first touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import ops
+from ._version import __version__
+from .backends import (
+    available_backends,
+    get_num_threads,
+    num_threads,
+    set_num_threads,
+    show_config,
+    use_backend,
+)
+
+if TYPE_CHECKING:
+    from . import continual, datasets, io, models, nn, optim, text, train
+
+
+
+__all__ = [
+    "__version__",
+    "available_backends",
+    "continual",
+    "datasets",
+    "get_num_threads",
+    "io",
+    "models",
+    "nn",
+    "num_threads",
+    "ops",
+    "optim",
+    "set_num_threads",
+    "show_config",
+    "text",
+    "train",
+    "use_backend",
+]
+
+_LAZY = {"continual", "datasets", "io", "models", "nn", "optim", "text", "train"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | _LAZY)

@@ -1,0 +1,289 @@
+"""The registry: which implementation each op resolved to, and the switches around it.
+
+``active`` holds one attribute per op, resolved once when a backend is chosen, so that a call pays
+for a single attribute look-up. The order of preference is native, numba, reference; the environment
+variable ``EVERGRAD_BACKEND`` names one explicitly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from types import ModuleType, TracebackType
+from typing import Any
+
+import numpy as np
+
+try:
+    from .. import _native
+except ImportError as error:
+    # A broken build must not hide behind a slow backend: show_config() repeats this reason.
+    _native = None  # type: ignore[assignment]
+    _native_error: str | None = str(error)
+else:
+    _native_error = None
+
+__all__ = [
+    "active",
+    "available_backends",
+    "get_num_threads",
+    "num_threads",
+    "set_num_threads",
+    "show_config",
+    "use_backend",
+]
+
+#: Every op that a backend provides. A backend that lacks one falls back to the reference for it,
+#: and ``show_config`` says so.
+OPS = (
+    "matmul",
+    "linear",
+    "linear_backward",
+    "softmax",
+    "softmax_backward",
+    "attention",
+    "attention_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "tanh",
+    "tanh_backward",
+    "gelu",
+    "gelu_backward",
+    "embedding",
+    "embedding_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "dropout",
+    "dropout_backward",
+    "adam_step",
+    "sgd_step",
+    "rmsprop_step",
+    "grad_norm",
+)
+
+_NAMES = ("native", "numba", "reference")
+
+
+class _Active:
+    """The resolved backend: ``name``, ``float64`` (whether it takes float64), ``empty``, the ops."""
+
+    name: str
+    float64: bool
+    resolved: dict[str, str]
+
+    def __getattr__(self, op: str) -> Any:  # only reached before the first _activate
+        raise AttributeError(f"no backend resolved op {op!r}")
+
+
+active = _Active()
+
+
+def _empty(shape: int | tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.float32)
+
+
+def _load(name: str) -> ModuleType:
+    if name == "native":
+        if _native is None:
+            raise ImportError(f"the native backend is not available: {_native_error}")
+        return _native
+    return importlib.import_module(f".{name}", __name__)
+
+
+def _activate(name: str) -> None:
+    if name not in _NAMES:
+        raise ValueError(f"backend: expected one of {', '.join(_NAMES)}, got {name!r}")
+    backend, reference = _load(name), _load("reference")
+    resolved = {op: name if hasattr(backend, op) else "reference" for op in OPS}
+    for op, source in resolved.items():
+        setattr(active, op, getattr(backend if source == name else reference, op))
+    active.name = name
+    active.float64 = name == "reference"
+    active.empty = _native.empty if name == "native" else _empty
+    active.resolved = resolved
+
+
+class use_backend:
+    """Switch the backend of every op, at once or for the length of a ``with`` block.
+
+    The switch is process wide: it is meant for tests, comparisons and float64 work, not for
+    choosing per thread.
+
+    Parameters
+    ----------
+    name : {"native", "numba", "reference"}
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    ImportError
+        When the backend cannot be loaded (native not built, Numba not installed).
+
+    Examples
+    --------
+    >>> import numpy as np, evergrad
+    >>> with evergrad.use_backend("reference"):
+    ...     evergrad.ops.softmax(np.zeros(2)).dtype
+    dtype('float64')
+    """
+
+    def __init__(self, name: str) -> None:
+        self._previous = active.name
+        _activate(name)
+
+    def __enter__(self) -> use_backend:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _activate(self._previous)
+
+
+def available_backends() -> list[str]:
+    """The backends that can be chosen here, fastest first.
+
+    Examples
+    --------
+    >>> import evergrad
+    >>> "reference" in evergrad.available_backends()
+    True
+    """
+    names = ["native"] if _native is not None else []
+    if importlib.util.find_spec("numba") is not None:
+        names.append("numba")
+    return [*names, "reference"]
+
+
+def get_num_threads() -> int:
+    """Threads that the next op of the calling thread may use.
+
+    Examples
+    --------
+    >>> import evergrad
+    >>> evergrad.get_num_threads() >= 1
+    True
+    """
+    if active.name == "numba":
+        return importlib.import_module("numba").get_num_threads()
+    return _native.get_num_threads() if _native is not None else 1
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads for the whole process. Results do not depend on it, bit for bit.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. It may exceed the number of cores.
+
+    Raises
+    ------
+    ValueError
+        When ``n`` is not a positive integer.
+
+    Examples
+    --------
+    >>> import evergrad
+    >>> before = evergrad.get_num_threads()
+    >>> evergrad.set_num_threads(before)
+    """
+    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n: expected a positive integer, got {n!r}")
+    if _native is not None:
+        _native.set_num_threads(min(int(n), 1024))
+    numba = sys.modules.get("numba")
+    if numba is not None:
+        numba.set_num_threads(min(int(n), numba.config.NUMBA_NUM_THREADS))
+
+
+class num_threads:
+    """Use ``n`` threads inside a ``with`` block.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Examples
+    --------
+    >>> import evergrad
+    >>> with evergrad.num_threads(1):
+    ...     evergrad.get_num_threads()
+    1
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def __enter__(self) -> num_threads:
+        self._previous = get_num_threads()
+        set_num_threads(self._n)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        set_num_threads(self._previous)
+
+
+def show_config() -> dict[str, Any]:
+    """What this process runs on: version, backend, ISA, threads, and what every op resolved to.
+
+    Returns
+    -------
+    dict
+        ``backend``; ``isa`` and ``isas`` (in use, and available on this CPU); ``threads``; ``ops``
+        (op -> backend); ``notes``, one line for everything that is slower than it could be.
+
+    Examples
+    --------
+    >>> import evergrad
+    >>> sorted(evergrad.show_config())
+    ['backend', 'backends', 'isa', 'isas', 'notes', 'ops', 'threads', 'version']
+    """
+    from .. import __version__
+
+    notes = []
+    if _native is None:
+        notes.append(f"native kernels are missing ({_native_error}); expect to be much slower")
+    elif active.name != "native":
+        notes.append(f"the {active.name} backend is active; native is faster")
+    else:
+        best = _native.available_isas()[-1]
+        if _native.get_isa() != best:
+            notes.append(f"capped at {_native.get_isa()}; this CPU has {best}")
+        if _native.is_forked_child():
+            notes.append("forked child of a process that used threads: one thread only")
+    fallen = [op for op, source in active.resolved.items() if source != active.name]
+    if fallen:
+        notes.append(f"falling back to the reference: {', '.join(fallen)}")
+    return {
+        "version": __version__,
+        "backend": active.name,
+        "backends": available_backends(),
+        "isa": _native.get_isa() if active.name == "native" else None,
+        "isas": _native.available_isas() if _native is not None else [],
+        "threads": get_num_threads(),
+        "ops": dict(active.resolved),
+        "notes": notes,
+    }
+
+
+def _initial_backend() -> str:
+    return os.environ.get("EVERGRAD_BACKEND") or available_backends()[0]
+
+
+_activate(_initial_backend())

@@ -1,0 +1,72 @@
+"""The functional API: every op checks its arguments once and calls the active backend.
+
+Names, argument order and defaults follow ``torch.nn.functional`` where it has the op. An op
+``f(x, ...) -> out`` has a twin ``f_backward(dout, ...)``: the cotangent first, the saved tensors
+next, gradients out in the order of the inputs. ``out=`` (``dx=`` and so on in backward) overwrites;
+parameter gradients handed over (``dweight=``, ``dbias=``) are accumulated into.
+"""
+
+from __future__ import annotations
+
+from .activation import (
+    gelu,
+    gelu_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    tanh,
+    tanh_backward,
+)
+from .attention import attention, attention_backward
+from .dropout import dropout, dropout_backward
+from .embedding import embedding, embedding_backward
+from .gemm import linear, linear_backward, matmul, matmul_backward
+from .loss import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    cross_entropy,
+    cross_entropy_backward,
+    mse_loss,
+    mse_loss_backward,
+)
+from .memory import empty
+from .norm import layer_norm, layer_norm_backward
+from .optimizer import adam_step, grad_norm, rmsprop_step, sgd_step
+from .softmax import softmax, softmax_backward
+
+__all__ = [
+    "adam_step",
+    "attention",
+    "attention_backward",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dropout",
+    "dropout_backward",
+    "embedding",
+    "embedding_backward",
+    "empty",
+    "gelu",
+    "gelu_backward",
+    "grad_norm",
+    "layer_norm",
+    "layer_norm_backward",
+    "linear",
+    "linear_backward",
+    "matmul",
+    "matmul_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "relu",
+    "relu_backward",
+    "rmsprop_step",
+    "sgd_step",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+]

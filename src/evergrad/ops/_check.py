@@ -1,0 +1,179 @@
+"""Argument checks shared by every op: once, first, naming the argument, what came, what was due.
+
+Each check has a fast path of a few attribute reads, and words only when it fails.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..backends import active
+
+_F32 = np.dtype(np.float32)
+_F64 = np.dtype(np.float64)
+_I64 = np.dtype(np.int64)
+_I32 = np.dtype(np.int32)
+
+
+def describe(x: Any) -> str:
+    if isinstance(x, np.ndarray):
+        return f"{x.dtype} array of shape {x.shape}"
+    return type(x).__name__
+
+
+def floats(name: str, x: Any, contiguous: bool = True) -> None:
+    """``x`` is a float32 array (float64 too in the reference backend), aligned and contiguous."""
+    if type(x) is np.ndarray and x.dtype is _F32 and x.flags.carray:
+        return
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected a float32 numpy array, got {describe(x)}")
+    if x.dtype != _F32 and not (active.float64 and x.dtype == _F64):
+        hint = " (float64 works in the reference backend)" if x.dtype == _F64 else ""
+        raise TypeError(f"{name}: expected float32, got {describe(x)}{hint}")
+    if contiguous and not x.flags.c_contiguous:
+        raise ValueError(
+            f"{name}: expected a C-contiguous array, got strides {x.strides} for shape {x.shape}; "
+            f"use numpy.ascontiguousarray"
+        )
+    if not x.flags.aligned:
+        raise ValueError(f"{name}: expected aligned memory, got data at an odd address")
+
+
+def same_dtype(first_name: str, first: np.ndarray, **others: np.ndarray | None) -> None:
+    for name, x in others.items():
+        if x is not None and x.dtype != first.dtype:
+            raise TypeError(
+                f"{name}: expected {first.dtype} like {first_name}, got {describe(x)}"
+            )
+
+
+def optional(name: str, x: Any, shape: tuple[int, ...], first_name: str, first: np.ndarray) -> None:
+    """``x`` is None, or an array of exactly this shape and of the dtype of ``first``."""
+    if x is None:
+        return
+    floats(name, x)
+    has_shape(name, x, shape)
+    same_dtype(first_name, first, **{name: x})
+
+
+def required(name: str, x: Any, shape: tuple[int, ...], first_name: str, first: np.ndarray) -> None:
+    """Like ``optional``, but None is an error."""
+    floats(name, x)
+    optional(name, x, shape, first_name, first)
+
+
+def has_shape(name: str, x: np.ndarray, shape: tuple[int, ...]) -> None:
+    if x.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {x.shape}")
+
+
+def has_rank(name: str, x: np.ndarray, least: int, most: int | None = None) -> None:
+    if x.ndim < least or (most is not None and x.ndim > most):
+        wanted = f"{least}" if most == least else f"{least} or more" if most is None else (
+            f"{least} to {most}"
+        )
+        raise ValueError(f"{name}: expected {wanted} dimensions, got shape {x.shape}")
+
+
+def output(
+    name: str,
+    out: Any,
+    shape: tuple[int, ...],
+    like_name: str,
+    like: np.ndarray,
+    *,
+    contiguous: bool = True,
+) -> None:
+    """``out`` is None, or a writable array of this shape to be written or accumulated into."""
+    if out is None:
+        return
+    floats(name, out, contiguous)
+    has_shape(name, out, shape)
+    same_dtype(like_name, like, **{name: out})
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: expected a writable array, got a read-only one")
+
+
+def no_overlap(name: str, out: np.ndarray | None, **inputs: np.ndarray | None) -> None:
+    """``out`` shares no memory with the inputs."""
+    if out is None:
+        return
+    for other, x in inputs.items():
+        if x is not None and np.may_share_memory(out, x):
+            raise ValueError(f"{name}: expected memory of its own, got an array that overlaps {other}")
+
+
+def in_place_or_apart(name: str, out: np.ndarray | None, **inputs: np.ndarray | None) -> None:
+    """``out`` is the very memory of an input (element by element it is safe), or shares none."""
+    if out is None:
+        return
+    for other, x in inputs.items():
+        if (
+            x is not None
+            and np.may_share_memory(out, x)
+            and not (x.ctypes.data == out.ctypes.data and x.shape == out.shape)
+        ):
+            raise ValueError(f"{name}: expected {other} itself or memory apart from it, got a part")
+
+
+def indices(name: str, x: Any, upper: int, ignore: int | None = None) -> np.ndarray:
+    """Check integer indices against [0, upper) (or equal to ``ignore``); returns them as int64."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected an int64 numpy array, got {describe(x)}")
+    if x.dtype != _I64 and x.dtype != _I32:
+        raise TypeError(f"{name}: expected int64 or int32, got {describe(x)}")
+    x = np.ascontiguousarray(x, _I64)
+    if x.size:
+        low, high = int(x.min()), int(x.max())
+        if ignore is not None and (low == ignore or high == ignore):
+            counted = x[x != ignore]
+            low, high = (int(counted.min()), int(counted.max())) if counted.size else (0, -1)
+        if low < 0 or high >= upper:
+            raise IndexError(
+                f"{name}: expected values in [0, {upper})"
+                + ("" if ignore is None else f" or {ignore}")
+                + f", got {low if low < 0 else high}"
+            )
+    return x
+
+
+def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_high: bool = False,
+) -> float:
+    """A real number within [low, high] (or [low, high) with ``open_high``)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    value = float(value)
+    if not (low <= value and (value < high if open_high else value <= high)):
+        raise ValueError(
+            f"{name}: expected a number in [{low:g}, {high:g}{')' if open_high else ']'}, got {value:g}"
+        )
+    return value
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected an integer in [{low}, {high}], got {value}")
+    return int(value)
+
+
+def rows(x: np.ndarray | None) -> np.ndarray | None:
+    """[..., n] seen as [rows, n]; no copy."""
+    if x is None or x.ndim == 2:
+        return x
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])

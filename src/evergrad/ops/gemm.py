@@ -1,0 +1,270 @@
+"""Matrix products: ``matmul``, and ``linear`` with bias, activation and residual fused."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backends import active
+from . import _check
+
+ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh")
+
+
+def _matrix(name: str, x: np.ndarray) -> None:
+    """At least 2-D, and one of the last two axes contiguous: x and x.T both pass without a copy."""
+    _check.floats(name, x, contiguous=False)
+    _check.has_rank(name, x, 2)
+    if x.size and x.strides[-1] != x.itemsize and x.strides[-2] != x.itemsize and (
+        x.shape[-1] > 1 or x.shape[-2] > 1
+    ):
+        raise ValueError(
+            f"{name}: expected one of the last two axes to be contiguous, got strides {x.strides}"
+        )
+
+
+def matmul(a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    """Matrix product, batched over leading dimensions; transposed views cost no copy.
+
+    Parameters
+    ----------
+    a : ndarray, float32, [..., m, k]
+    b : ndarray, float32, [..., k, n]
+        The leading dimensions of ``a``, or none.
+    out : ndarray, optional
+        [..., m, n], contiguous, apart from both inputs.
+
+    Returns
+    -------
+    ndarray
+        float32, [..., m, n].
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong type or dtype; for shapes that do not fit, neither matrix axis contiguous, a
+        read-only or overlapping ``out``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> ops.matmul(np.ones((2, 3), np.float32), np.ones((3, 1), np.float32))
+    array([[3.],
+           [3.]], dtype=float32)
+    """
+    _matrix("a", a)
+    _matrix("b", b)
+    _check.same_dtype("a", a, b=b)
+    if b.ndim > 2 and b.shape[:-2] != a.shape[:-2]:
+        raise ValueError(
+            f"b: expected leading dimensions {a.shape[:-2]} like a, or none, got shape {b.shape}"
+        )
+    if b.shape[-2] != a.shape[-1]:
+        raise ValueError(f"b: expected {a.shape[-1]} rows like a's columns, got shape {b.shape}")
+    if out is not None:
+        _check.output("out", out, (*a.shape[:-1], b.shape[-1]), "a", a)
+        _check.no_overlap("out", out, a=a, b=b)
+    return active.matmul(a, b, out)
+
+
+def matmul_backward(
+    dout: np.ndarray, a: np.ndarray, b: np.ndarray, *, need_da: bool = True, need_db: bool = True
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Gradients of ``matmul``: da = dout b^T, db = a^T dout (summed over the batch for a 2-D b).
+
+    Parameters
+    ----------
+    dout : ndarray, float32, [..., m, n]
+    a, b : ndarray
+        What ``matmul`` was given.
+    need_da, need_db : bool
+        What is not needed is not computed and comes back as None.
+
+    Returns
+    -------
+    da, db : ndarray
+        float32, the shapes of ``a`` and ``b``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``matmul``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> a, b = np.ones((2, 3), np.float32), np.ones((3, 1), np.float32)
+    >>> da, db = ops.matmul_backward(np.ones((2, 1), np.float32), a, b)
+    >>> da.shape, db.ravel().tolist()
+    ((2, 3), [2.0, 2.0, 2.0])
+    """
+    _matrix("a", a)
+    _matrix("b", b)
+    _check.floats("dout", dout)
+    _check.has_shape("dout", dout, (*a.shape[:-1], b.shape[-1]))
+    da = matmul(dout, np.swapaxes(b, -1, -2)) if need_da else None
+    db = None
+    if need_db and b.ndim == 2 and a.ndim > 2:
+        # One product over all rows sums over the batch.
+        flat_a = np.ascontiguousarray(a).reshape(-1, a.shape[-1])
+        db = matmul(flat_a.T, dout.reshape(-1, dout.shape[-1]))
+    elif need_db:
+        db = matmul(np.swapaxes(a, -1, -2), dout)
+    return da, db
+
+
+def linear(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    activation: str | None = None,
+    residual: np.ndarray | None = None,
+    return_pre: bool = False,
+    out: np.ndarray | None = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    r"""Affine map with everything around it fused: :math:`\mathrm{act}(x W^T + b) + \mathrm{residual}`.
+
+    Parameters
+    ----------
+    x : ndarray, float32, [..., in_features]
+    weight : ndarray, float32, [out_features, in_features]
+    bias : ndarray, float32, [out_features], optional
+    activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh"}
+    residual : ndarray, float32, [..., out_features], optional
+        Added after the activation.
+    return_pre : bool
+        Also return the input of the activation, which the backward of gelu needs.
+    out : ndarray, optional
+        Written instead of a new array. It may be ``residual`` itself.
+
+    Returns
+    -------
+    out : ndarray
+        float32, [..., out_features].
+    pre : ndarray
+        Only with ``return_pre``: :math:`x W^T + b`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong type or dtype; for shapes that do not fit, strides, an unknown activation, a
+        read-only or overlapping ``out``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> x, weight = np.ones((1, 2), np.float32), np.array([[1, 2], [-3, 1]], np.float32)
+    >>> ops.linear(x, weight, activation="relu")
+    array([[3., 0.]], dtype=float32)
+    """
+    _check.choice("activation", activation, ACTIVATIONS)
+    _check.floats("x", x)
+    _check.has_rank("x", x, 1)
+    _check.floats("weight", weight)
+    _check.has_rank("weight", weight, 2, 2)
+    _check.same_dtype("x", x, weight=weight)
+    if weight.shape[1] != x.shape[-1]:
+        raise ValueError(
+            f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
+        )
+    shape = (*x.shape[:-1], weight.shape[0])
+    _check.optional("bias", bias, shape[-1:], "x", x)
+    _check.optional("residual", residual, shape, "x", x)
+    if out is not None:
+        _check.output("out", out, shape, "x", x)
+        _check.no_overlap("out", out, x=x, weight=weight, bias=bias)
+        _check.in_place_or_apart("out", out, residual=residual)
+    result, pre = active.linear(
+        _check.rows(x), weight, bias, activation, _check.rows(residual), return_pre,
+        _check.rows(out),
+    )  # fmt: skip
+    result = result.reshape(shape) if out is None else out
+    return (result, pre.reshape(shape)) if return_pre else result
+
+
+def linear_backward(
+    dout: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray,
+    *,
+    activation: str | None = None,
+    saved: np.ndarray | None = None,
+    dx: np.ndarray | None = None,
+    dweight: np.ndarray | None = None,
+    dbias: np.ndarray | None = None,
+    need_dx: bool = True,
+    need_dweight: bool = True,
+    need_dbias: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    r"""Gradients of ``linear``. With dpre = dout * act'(...):
+    dx = dpre W, dweight += dpre^T x, dbias += sum of the rows of dpre. (The gradient of
+    ``residual`` is ``dout``.)
+
+    Parameters
+    ----------
+    dout : ndarray, float32, [..., out_features]
+    x, weight : ndarray
+        What ``linear`` was given.
+    activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh"}
+    saved : ndarray, float32, the shape of ``dout``
+        What the activation's own backward takes: the pre-activation for "gelu" and "gelu_tanh",
+        the output (without residual) for "relu", "sigmoid" and "tanh".
+    dx : ndarray, optional
+        Overwritten.
+    dweight, dbias : ndarray, optional
+        Accumulated into; without them new arrays come back.
+    need_dx, need_dweight, need_dbias : bool
+        What is not needed is not computed and comes back as None.
+
+    Returns
+    -------
+    dx, dweight, dbias : ndarray or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``linear``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> x, weight = np.ones((1, 2), np.float32), np.array([[1, 2]], np.float32)
+    >>> dx, dweight, dbias = ops.linear_backward(np.ones((1, 1), np.float32), x, weight)
+    >>> dx.tolist(), dweight.tolist(), dbias.tolist()
+    ([[1.0, 2.0]], [[1.0, 1.0]], [1.0])
+    """
+    _check.choice("activation", activation, ACTIVATIONS)
+    _check.floats("x", x)
+    _check.has_rank("x", x, 1)
+    _check.floats("weight", weight)
+    _check.has_rank("weight", weight, 2, 2)
+    _check.same_dtype("x", x, weight=weight)
+    if weight.shape[1] != x.shape[-1]:
+        raise ValueError(
+            f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
+        )
+    shape = (*x.shape[:-1], weight.shape[0])
+    _check.required("dout", dout, shape, "x", x)
+    if activation is not None:
+        _check.required("saved", saved, shape, "x", x)
+    if dx is not None:
+        _check.output("dx", dx, x.shape, "x", x)
+        _check.no_overlap("dx", dx, dout=dout, x=x, weight=weight, saved=saved)
+    if dweight is not None:
+        _check.output("dweight", dweight, weight.shape, "x", x)
+        _check.no_overlap("dweight", dweight, dout=dout, x=x, weight=weight, saved=saved)
+    if dbias is not None:
+        _check.output("dbias", dbias, weight.shape[:1], "x", x)
+        _check.no_overlap("dbias", dbias, dout=dout, x=x, weight=weight, saved=saved)
+    result, dweight, dbias = active.linear_backward(
+        _check.rows(dout), _check.rows(x), weight, activation,
+        None if activation is None else _check.rows(saved),
+        _check.rows(dx), dweight, dbias, need_dx, need_dweight, need_dbias,
+    )  # fmt: skip
+    if dx is None and result is not None:
+        dx = result.reshape(x.shape)
+    return (dx if need_dx else None), dweight, dbias
