@@ -81,20 +81,18 @@ void pack_panels(i64 lanes, i64 depth, const float* src, i64 lane_stride, i64 de
   for (i64 first_lane = 0; first_lane < lanes; first_lane += Panel) {
     const float* s = src + first_lane * lane_stride;
     const int count = static_cast<int>(min_of(Panel, lanes - first_lane));
-    if (count == Panel && lane_stride == 1 && Panel % Vec::width == 0) {
+    if (count == Panel && lane_stride == 1) {
       for (i64 d = 0; d < depth; ++d, packed += Panel)
-#pragma GCC unroll 4
-        for (int j = 0; j < Panel; j += Vec::width)
-          store(packed + j, load(s + d * depth_stride + j));
-    } else if (count == Panel) {
+        __builtin_memcpy(packed, s + d * depth_stride, Panel * sizeof(float));
+    } else if (count == Panel && depth_stride == 1) {
       // Depth is the contiguous side: walk it in short runs, so that the Panel source lines and the
       // destination stay in L1.
       constexpr i64 run = 16;
       for (i64 d = 0; d < depth; d += run) {
         const i64 steps = min_of(run, depth - d);
         for (int i = 0; i < Panel; ++i) {
-          const float* from = s + i * lane_stride + d * depth_stride;
-          for (i64 t = 0; t < steps; ++t) packed[(d + t) * Panel + i] = from[t * depth_stride];
+          const float* from = s + i * lane_stride + d;
+          for (i64 t = 0; t < steps; ++t) packed[(d + t) * Panel + i] = from[t];
         }
       }
       packed += depth * Panel;

@@ -6,7 +6,7 @@
 #include "common.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
-// GCC's own headers (PR 105593) start from a register that is "uninitialized" on purpose.
+// GCC 12's own intrinsics start from a register that is uninitialized on purpose, and warn of it.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"

@@ -42,7 +42,7 @@ def floats(name: str, x: Any, contiguous: bool = True) -> None:
         raise ValueError(f"{name}: expected aligned memory, got data at an odd address")
 
 
-def same_dtype(first_name: str, first: np.ndarray, **others: np.ndarray | None) -> None:
+def same_dtype(first_name: str, first: np.ndarray, /, **others: np.ndarray | None) -> None:
     for name, x in others.items():
         if x is not None and x.dtype != first.dtype:
             raise TypeError(
@@ -97,7 +97,7 @@ def output(
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
 
 
-def no_overlap(name: str, out: np.ndarray | None, **inputs: np.ndarray | None) -> None:
+def no_overlap(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None) -> None:
     """``out`` shares no memory with the inputs."""
     if out is None:
         return
@@ -106,7 +106,7 @@ def no_overlap(name: str, out: np.ndarray | None, **inputs: np.ndarray | None) -
             raise ValueError(f"{name}: expected memory of its own, got an array that overlaps {other}")
 
 
-def in_place_or_apart(name: str, out: np.ndarray | None, **inputs: np.ndarray | None) -> None:
+def in_place_or_apart(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None) -> None:
     """``out`` is the very memory of an input (element by element it is safe), or shares none."""
     if out is None:
         return

@@ -1,0 +1,446 @@
+// Runs every kernel of two tables, the scalar one and EVERGRAD_ISA's, on the same inputs, and
+// compares.
+//
+// Sizes straddle the tails of every vector width. A kernel must give the scalar table's result up
+// to roundings, the same bits when called again, and touch nothing beside its outputs.
+#include <math.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+
+#include "check.h"
+#include "kernels/table.h"
+
+#define EVERGRAD_PASTE(a, b) a##b
+#define EVERGRAD_KERNELS(isa) EVERGRAD_PASTE(evergrad_kernels_, isa)
+
+extern "C" const evergrad::KernelTable evergrad_kernels_scalar;
+extern "C" const evergrad::KernelTable EVERGRAD_KERNELS(EVERGRAD_ISA);
+
+namespace {
+
+using check::Buffer;
+using check::Random;
+using evergrad::Activation;
+using evergrad::AttentionHead;
+using evergrad::Epilogue;
+using evergrad::i64;
+using evergrad::KernelTable;
+using Outputs = std::vector<Buffer>;
+
+constexpr i64 sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 97};
+constexpr i64 rows = 3;
+constexpr uint64_t seed = 20240229;
+
+constexpr Activation activations[] = {Activation::none, Activation::relu, Activation::sigmoid,
+                                      Activation::tanh, Activation::gelu, Activation::gelu_tanh};
+
+// Tolerances count roundings of the largest number of an output, or of 1, the size of the inputs,
+// where terms cancel: an elementwise formula takes a handful, a sum of n terms up to one more for
+// each term.
+constexpr double exact = 0;
+constexpr double elementwise = 8;
+constexpr double sum_of(i64 n) { return 16 + static_cast<double>(n); }
+
+bool same_class(float a, float b) {
+  return isfinite(a) ? isfinite(b) : isnan(a) ? isnan(b) : a == b;
+}
+
+bool close(Buffer& got, Buffer& want, double roundings) {
+  if (got.size() != want.size()) return false;
+  double largest = 1;
+  for (i64 i = 0; i < want.size(); ++i)
+    if (isfinite(want[i])) largest = std::max(largest, static_cast<double>(fabsf(want[i])));
+  for (i64 i = 0; i < want.size(); ++i) {
+    if (!same_class(got[i], want[i])) return false;
+    if (!isfinite(want[i])) continue;
+    if (fabs(static_cast<double>(got[i]) - want[i]) > roundings * 0x1p-24 * largest) return false;
+  }
+  return true;
+}
+
+bool same_bits(Buffer& a, Buffer& b) {
+  return a.size() == b.size() && memcmp(a.data(), b.data(), static_cast<size_t>(a.size()) * 4) == 0;
+}
+
+// `run` draws its inputs from a fresh Random, calls one kernel and returns all it wrote to.
+template <class Run>
+void compare(const std::string& name, double roundings, Run run) {
+  const KernelTable& tested = EVERGRAD_KERNELS(EVERGRAD_ISA);
+  Outputs want = run(evergrad_kernels_scalar, Random(seed));
+  Outputs got = run(tested, Random(seed));
+  Outputs again = run(tested, Random(seed));
+  bool is_close = true, is_same = true, is_intact = true;
+  for (size_t i = 0; i < want.size(); ++i) {
+    is_close = is_close && close(got[i], want[i], roundings);
+    is_same = is_same && same_bits(got[i], again[i]);
+    is_intact = is_intact && got[i].intact() && want[i].intact();
+  }
+  check::expect(is_close, name + ": differs from scalar");
+  check::expect(is_same, name + ": differs from call to call");
+  check::expect(is_intact, name + ": wrote beside its output");
+}
+
+template <class... B>
+Outputs outputs(B&&... buffers) {
+  Outputs all;
+  (all.push_back(std::move(buffers)), ...);
+  return all;
+}
+
+std::string label(const char* name, std::initializer_list<std::pair<const char*, i64>> arguments) {
+  std::string s = name;
+  for (const auto& [key, value] : arguments)
+    s += std::string(" ") + key + "=" + std::to_string(value);
+  return s;
+}
+
+// Packing has a definition of its own, and its layout differs between tables: panels of `width`
+// lanes, depth outwards, short panels padded with zeros.
+void check_pack(i64 lanes, i64 depth, bool lanes_contiguous) {
+  for (const KernelTable* t : {&evergrad_kernels_scalar, &EVERGRAD_KERNELS(EVERGRAD_ISA)}) {
+    const std::pair<decltype(t->gemm_pack_a), i64> packs[] = {{t->gemm_pack_a, t->gemm_mr},
+                                                              {t->gemm_pack_b, t->gemm_nr}};
+    for (const auto& [pack, panel] : packs) {
+      const i64 padded = (lanes + panel - 1) / panel * panel;
+      const i64 lane_stride = lanes_contiguous ? 1 : depth,
+                depth_stride = lanes_contiguous ? lanes : 1;
+      Buffer x = Random(seed).uniform(lanes * depth), packed(padded * depth);
+      pack(lanes, depth, x.data(), lane_stride, depth_stride, packed.data());
+      bool ok = packed.intact();
+      for (i64 i = 0; i < padded; ++i)
+        for (i64 d = 0; d < depth; ++d) {
+          const float want = i < lanes ? x[i * lane_stride + d * depth_stride] : 0.0f;
+          ok = ok && packed[i / panel * panel * depth + d * panel + i % panel] == want;
+        }
+      check::expect(ok, label("gemm_pack", {{"panel", panel}, {"lanes", lanes}, {"depth", depth}}) +
+                            " " + t->isa);
+    }
+  }
+}
+
+void check_gemm(i64 m, i64 n, i64 k, bool accumulate) {
+  compare(label("gemm_tile", {{"m", m}, {"n", n}, {"k", k}, {"accumulate", accumulate}}), sum_of(k),
+          [=](const KernelTable& t, Random random) {
+            const i64 m_padded = (m + t.gemm_mr - 1) / t.gemm_mr * t.gemm_mr;
+            const i64 n_padded = (n + t.gemm_nr - 1) / t.gemm_nr * t.gemm_nr;
+            const i64 c_stride = n + 5;  // the gap between rows stays as it was
+            Buffer a = random.uniform(m * k), b = random.uniform(k * n),
+                   c = random.uniform(m * c_stride);
+            Buffer a_packed(m_padded * k), b_packed(n_padded * k);
+            t.gemm_pack_a(m, k, a.data(), k, 1, a_packed.data());
+            t.gemm_pack_b(n, k, b.data(), 1, n, b_packed.data());
+            t.gemm_tile(m, n, k, a_packed.data(), b_packed.data(), c.data(), c_stride, accumulate);
+            return outputs(c);
+          });
+}
+
+void check_epilogue(i64 n, Activation activation, bool bias, bool residual, bool pre) {
+  compare(label("gemm_epilogue", {{"n", n},
+                                  {"activation", static_cast<i64>(activation)},
+                                  {"bias", bias},
+                                  {"residual", residual},
+                                  {"pre", pre}}),
+          elementwise, [=](const KernelTable& t, Random random) {
+            const i64 stride = n + 3;
+            Buffer c = random.uniform(rows * stride), p(rows * stride, 0.0f);
+            Buffer b = random.uniform(n), r = random.uniform(rows * stride);
+            const Epilogue epilogue = {bias ? b.data() : nullptr,     activation,
+                                       residual ? r.data() : nullptr, stride,
+                                       pre ? p.data() : nullptr,      stride};
+            t.gemm_epilogue(rows, n, c.data(), stride, &epilogue);
+            return outputs(c, p);
+          });
+}
+
+void check_column_sum(i64 n) {
+  compare(label("column_sum", {{"n", n}}), sum_of(rows), [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(rows * (n + 2)), out = random.uniform(n);
+    t.column_sum(rows, n, x.data(), n + 2, out.data());
+    return outputs(out);
+  });
+}
+
+// Keys and values [tokens_k, head_dim], queries [tokens_q, group, head_dim], all inside wider rows.
+struct Attention {
+  i64 tokens_q, tokens_k, head_dim, group;
+  bool causal;
+};
+
+AttentionHead attention_head(const Attention& c, Buffer& query, Buffer& key, Buffer& value,
+                             Buffer& out, Buffer& lse) {
+  AttentionHead h = {};
+  h.query = query.data(), h.key = key.data(), h.value = value.data();
+  h.out = out.data(), h.lse = lse.data();
+  h.query_head = h.out_head = c.head_dim;
+  h.query_token = h.out_token = c.group * c.head_dim + 3;
+  h.key_token = h.value_token = c.head_dim + 1;
+  h.lse_head = c.tokens_q;
+  h.tokens_q = c.tokens_q, h.tokens_k = c.tokens_k, h.head_dim = c.head_dim, h.group = c.group;
+  h.scale = 1.0f / sqrtf(static_cast<float>(c.head_dim));
+  h.causal = c.causal;
+  return h;
+}
+
+void check_attention(const Attention& c) {
+  const auto arguments = {std::pair<const char*, i64>{"tokens_q", c.tokens_q},
+                          {"tokens_k", c.tokens_k},
+                          {"head_dim", c.head_dim},
+                          {"group", c.group},
+                          {"causal", c.causal}};
+  const i64 q_size = c.tokens_q * (c.group * c.head_dim + 3),
+            k_size = c.tokens_k * (c.head_dim + 1);
+
+  // The queries in two calls, as threads would share them out.
+  const auto forward = [=](const KernelTable& t, const AttentionHead& h) {
+    Buffer scratch(t.attention_scratch(c.tokens_k, c.head_dim));
+    const i64 half = c.tokens_q / 2;
+    t.attention(&h, 0, half, scratch.data());
+    t.attention(&h, half, c.tokens_q, scratch.data());
+    return scratch.intact();
+  };
+  compare(label("attention", arguments), sum_of(c.tokens_k + c.head_dim),
+          [=](const KernelTable& t, Random random) {
+            Buffer query = random.uniform(q_size), key = random.uniform(k_size),
+                   value = random.uniform(k_size);
+            Buffer out(q_size, 0.0f), lse(c.group * c.tokens_q);
+            const AttentionHead h = attention_head(c, query, key, value, out, lse);
+            check::expect(forward(t, h), label("attention scratch", arguments));
+            return outputs(out, lse);
+          });
+  compare(label("attention_backward", arguments),
+          4 * sum_of(c.tokens_q * c.group + c.tokens_k + c.head_dim),
+          [=](const KernelTable& t, Random random) {
+            Buffer query = random.uniform(q_size), key = random.uniform(k_size),
+                   value = random.uniform(k_size);
+            Buffer out(q_size, 0.0f), lse(c.group * c.tokens_q), dout = random.uniform(q_size);
+            Buffer dquery(q_size, 0.0f), dkey(k_size, 0.0f), dvalue(k_size, 0.0f);
+            AttentionHead h = attention_head(c, query, key, value, out, lse);
+            forward(t, h);
+            h.dout = dout.data();
+            h.dquery = dquery.data(), h.dkey = dkey.data(), h.dvalue = dvalue.data();
+            h.dout_token = h.dquery_token = h.query_token;
+            h.dout_head = h.dquery_head = h.query_head;
+            h.dkey_token = h.dvalue_token = h.key_token;
+            Buffer scratch(t.attention_backward_scratch(c.tokens_k, c.head_dim));
+            t.attention_backward(&h, scratch.data());
+            check::expect(scratch.intact(), label("attention_backward scratch", arguments));
+            return outputs(dquery, dkey, dvalue);
+          });
+}
+
+void check_softmax(i64 n) {
+  compare(label("softmax", {{"n", n}}), sum_of(n), [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(rows * n, -20.0f, 20.0f), out(rows * n);
+    for (i64 j = 0; j < n; ++j) x[n + j] = -INFINITY;  // the middle row: zeros
+    x[0] = -INFINITY;
+    t.softmax(rows, n, x.data(), out.data());
+    return outputs(out);
+  });
+  compare(label("softmax_backward", {{"n", n}}), sum_of(n),
+          [=](const KernelTable& t, Random random) {
+            Buffer dout = random.uniform(rows * n), out = random.uniform(rows * n, 0.0f, 1.0f),
+                   dx(rows * n);
+            t.softmax_backward(rows, n, dout.data(), out.data(), dx.data());
+            return outputs(dx);
+          });
+}
+
+void check_layer_norm(i64 n, bool affine, bool residual) {
+  compare(
+      label("layer_norm", {{"n", n}, {"affine", affine}}), sum_of(n),
+      [=](const KernelTable& t, Random random) {
+        Buffer x = random.uniform(rows * n), weight = random.uniform(n), bias = random.uniform(n);
+        Buffer out(rows * n), mean(rows), rstd(rows);
+        t.layer_norm(rows, n, x.data(), affine ? weight.data() : nullptr,
+                     affine ? bias.data() : nullptr, 1e-2f, out.data(), mean.data(), rstd.data());
+        return outputs(out, mean, rstd);
+      });
+  compare(label("layer_norm_backward", {{"n", n}, {"affine", affine}, {"residual", residual}}),
+          sum_of(n), [=](const KernelTable& t, Random random) {
+            Buffer dout = random.uniform(rows * n), x = random.uniform(rows * n);
+            Buffer mean = random.uniform(rows, -0.5f, 0.5f),
+                   rstd = random.uniform(rows, 0.5f, 2.0f);
+            Buffer weight = random.uniform(n), dresidual = random.uniform(rows * n), dx(rows * n);
+            Buffer dweight = random.uniform(n), dbias = random.uniform(n);
+            t.layer_norm_backward(
+                rows, n, dout.data(), x.data(), mean.data(), rstd.data(),
+                affine ? weight.data() : nullptr, residual ? dresidual.data() : nullptr, dx.data(),
+                affine ? dweight.data() : nullptr, affine ? dbias.data() : nullptr);
+            return outputs(dx, dweight, dbias);
+          });
+}
+
+void check_activation(i64 n, Activation kind) {
+  compare(label("activation", {{"kind", static_cast<i64>(kind)}, {"n", n}}), elementwise,
+          [=](const KernelTable& t, Random random) {
+            Buffer x = random.uniform(n, -8.0f, 8.0f), out(n);
+            x[n / 2] = NAN;
+            t.activation(kind, n, x.data(), out.data());
+            return outputs(out);
+          });
+  compare(label("activation_backward", {{"kind", static_cast<i64>(kind)}, {"n", n}}), elementwise,
+          [=](const KernelTable& t, Random random) {
+            Buffer dout = random.uniform(n), saved = random.uniform(n, -1.0f, 1.0f), dx(n);
+            t.activation_backward(kind, n, dout.data(), saved.data(), dx.data());
+            return outputs(dx);
+          });
+}
+
+void check_add_rows(i64 n) {
+  compare(label("add_rows", {{"n", n}}), exact, [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(n), out = random.uniform(n);
+    t.add_rows(n, x.data(), out.data());
+    return outputs(out);
+  });
+}
+
+void check_cross_entropy(i64 n, float smoothing) {
+  constexpr i64 ignore = -100;
+  const auto targets = [=](Random& random) {
+    return std::vector<i64>{random.below(n), ignore, random.below(n)};
+  };
+  compare(label("cross_entropy", {{"n", n}, {"smoothed", smoothing != 0}}), sum_of(n),
+          [=](const KernelTable& t, Random random) {
+            Buffer logits = random.uniform(rows * n), losses(rows), lse(rows);
+            const std::vector<i64> target = targets(random);
+            t.cross_entropy(rows, n, logits.data(), target.data(), ignore, smoothing, losses.data(),
+                            lse.data());
+            return outputs(losses, lse);
+          });
+  for (const bool in_place : {false, true})
+    compare(label("cross_entropy_backward",
+                  {{"n", n}, {"smoothed", smoothing != 0}, {"in_place", in_place}}),
+            elementwise, [=](const KernelTable& t, Random random) {
+              Buffer logits = random.uniform(rows * n), drows = random.uniform(rows),
+                     dlogits(rows * n, 0.0f);
+              Buffer lse = random.uniform(rows, 3.0f, 6.0f);
+              const std::vector<i64> target = targets(random);
+              t.cross_entropy_backward(rows, n, drows.data(), logits.data(), target.data(),
+                                       lse.data(), ignore, smoothing,
+                                       in_place ? logits.data() : dlogits.data());
+              return outputs(in_place ? logits : dlogits);
+            });
+}
+
+void check_elementwise_losses(i64 n, i64 dout_stride) {
+  const auto loss = [=](auto kernel, double roundings, const char* name) {
+    compare(label(name, {{"n", n}}), roundings, [=](const KernelTable& t, Random random) {
+      Buffer x = random.uniform(n, -20.0f, 20.0f), target = random.uniform(n, 0.0f, 1.0f), out(n);
+      (t.*kernel)(n, x.data(), target.data(), out.data());
+      return outputs(out);
+    });
+  };
+  const auto gradient = [=](auto kernel, double roundings, const char* name) {
+    compare(label(name, {{"n", n}, {"dout_stride", dout_stride}}), roundings,
+            [=](const KernelTable& t, Random random) {
+              Buffer dout = random.uniform(dout_stride ? n : 1), x = random.uniform(n),
+                     target = random.uniform(n), dx(n);
+              (t.*kernel)(n, dout.data(), dout_stride, x.data(), target.data(), dx.data());
+              return outputs(dx);
+            });
+  };
+  loss(&KernelTable::mse, exact, "mse");
+  loss(&KernelTable::bce, elementwise, "bce");
+  gradient(&KernelTable::mse_backward, exact, "mse_backward");
+  gradient(&KernelTable::bce_backward, elementwise, "bce_backward");
+}
+
+// The mask is a matter of integers: the same in every table. Counters wrap at 2^32.
+void check_dropout(i64 n, uint32_t counter, uint32_t threshold) {
+  compare(label("dropout", {{"n", n}, {"counter", counter}, {"threshold", threshold}}), exact,
+          [=](const KernelTable& t, Random random) {
+            Buffer x = random.uniform(n), out(n);
+            t.dropout(n, x.data(), counter, 0x9e3779b9u, 0x85ebca6bu, threshold, 1.25f, out.data());
+            return outputs(out);
+          });
+}
+
+void check_optimizers(i64 n, bool flag) {
+  compare(label("adam", {{"n", n}, {"decoupled", flag}}), elementwise,
+          [=](const KernelTable& t, Random random) {
+            Buffer param = random.uniform(n), grad = random.uniform(n), m = random.uniform(n),
+                   v = random.uniform(n, 0.0f, 4.0f);
+            const evergrad::AdamParams p = {1e-2f, 0.9f,  0.95f, 1e-8f, 0.1f,
+                                            0.5f,  0.19f, 0.31f, flag};
+            t.adam(n, param.data(), grad.data(), m.data(), v.data(), &p);
+            return outputs(param, m, v);
+          });
+  for (const bool buffered : {false, true})
+    for (const bool first : {false, true})
+      compare(
+          label("sgd", {{"n", n}, {"buffered", buffered}, {"nesterov", flag}, {"first", first}}),
+          elementwise, [=](const KernelTable& t, Random random) {
+            Buffer param = random.uniform(n), grad = random.uniform(n), buffer = random.uniform(n);
+            const evergrad::SgdParams p = {1e-2f, 0.9f, 0.1f, 0.1f, 0.5f, flag, first};
+            t.sgd(n, param.data(), grad.data(), buffered ? buffer.data() : nullptr, &p);
+            return outputs(param, buffer);
+          });
+  compare(label("rmsprop", {{"n", n}}), elementwise, [=](const KernelTable& t, Random random) {
+    Buffer param = random.uniform(n), grad = random.uniform(n), v = random.uniform(n, 0.0f, 4.0f);
+    const evergrad::RmspropParams p = {1e-2f, 0.99f, 1e-8f, 0.1f, 0.5f};
+    t.rmsprop(n, param.data(), grad.data(), v.data(), &p);
+    return outputs(param, v);
+  });
+}
+
+void check_sums(i64 n) {
+  compare(label("sum_of_squares", {{"n", n}}), exact, [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(n);
+    const double sum = t.sum_of_squares(n, x.data());
+    return outputs(Buffer(1, static_cast<float>(sum)));
+  });
+  // Whole rounds of every width, so that all tables read the same numbers.
+  compare(label("read_sum", {{"n", 128 * n}}), sum_of(128 * n),
+          [=](const KernelTable& t, Random random) {
+            Buffer x = random.uniform(128 * n);
+            return outputs(Buffer(1, t.read_sum(x.size(), x.data())));
+          });
+  compare(label("fma_rounds", {{"rounds", n}}), sum_of(n), [=](const KernelTable& t, Random) {
+    return outputs(Buffer(1, t.fma_rounds(n) / static_cast<float>(t.width)));
+  });
+}
+
+}  // namespace
+
+int main() {
+  for (const i64 n : sizes) {
+    for (const i64 depth : {i64{1}, i64{5}, i64{37}})
+      for (const bool lanes_contiguous : {false, true}) check_pack(n, depth, lanes_contiguous);
+    for (const i64 m : {1, 3, 4, 6, 7, 12, 13, 25})
+      for (const bool accumulate : {false, true}) {
+        check_gemm(m, n, 19, accumulate);
+        check_gemm(m, 17, n, accumulate);
+      }
+    for (const Activation kind : activations) {
+      check_epilogue(n, kind, true, true, true);
+      check_epilogue(n, kind, false, false, false);
+      check_epilogue(n, kind, true, false, true);
+      check_activation(n, kind);
+    }
+    for (const bool flag : {false, true}) {
+      check_layer_norm(n, flag, !flag);
+      check_cross_entropy(n, flag ? 0.1f : 0.0f);
+      check_elementwise_losses(n, flag);
+      check_optimizers(n, flag);
+      check_attention({n, n, 16, 1, flag});
+      check_attention({5, n, n, 2, flag});
+      check_attention({n, 5, 7, 1, flag});
+    }
+    check_column_sum(n);
+    check_softmax(n);
+    check_layer_norm(n, true, true);
+    check_add_rows(n);
+    for (const uint32_t threshold : {0u, 0x40000000u, 0xc0000000u})
+      check_dropout(n, 12345, threshold);
+    check_dropout(n, static_cast<uint32_t>(-n), 0x80000000u);
+    check_sums(n);
+  }
+  for (const bool causal : {false, true}) {  // more than one block of queries and of keys
+    check_attention({70, 133, 40, 2, causal});
+    check_attention({133, 70, 24, 1, causal});
+    check_attention({261, 261, 64, 1, causal});
+  }
+  return check::summary();
+}

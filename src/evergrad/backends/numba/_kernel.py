@@ -1,0 +1,133 @@
+"""How kernels are compiled, split over threads, and called.
+
+A kernel is a loop over fixed pieces of its arrays: stretches of CHUNK elements, or blocks of ROWS
+rows. The pieces depend on the shapes alone, and partial sums of pieces are added in their order, so
+the bits of a result do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+CHUNK = 4096
+ROWS = 16
+_PARALLEL_SIZE = 1 << 15  # elements; below, waking threads costs more than the work
+
+# fma may replace a product and a sum. Sums in kernels may be split over vector lanes as well, which
+# the formulas in `inline` functions (argument reduction, say) would not survive. NaN, infinities
+# and division keep their IEEE meaning in both.
+_inline = njit(fastmath={"contract"}, error_model="numpy", forceinline=True)
+_OPTIONS: dict[str, Any] = {"fastmath": {"contract", "reassoc"}, "error_model": "numpy"}
+
+
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a helper into each kernel that calls it."""
+    return _inline(function)
+
+
+def _compiled(function: Callable[..., Any], parallel: bool) -> Callable[..., Any]:
+    dispatcher = njit(parallel=parallel, **_OPTIONS)(function)
+    with contextlib.suppress(RuntimeError):  # nowhere to write: compile in every process
+        dispatcher.enable_caching()
+    return dispatcher
+
+
+def _renamed(function: types.FunctionType, suffix: str) -> types.FunctionType:
+    """A copy under another name, since Numba's cache on disk is keyed by the name alone."""
+    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__ + suffix)
+    copy.__qualname__ = function.__qualname__ + suffix
+    copy.__module__ = function.__module__
+    return copy
+
+
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def kernel(function: types.FunctionType) -> Callable[..., Any]:
+    """Compile a loop over pieces twice, with and without threads; each when first needed.
+
+    The size of the first argument decides. The GIL stays held: Numba's thread pools need not allow
+    two callers at once. Nor do they survive a fork, so a child works alone.
+    """
+    parallel = _compiled(function, True)
+    serial = _compiled(_renamed(function, "_serial"), False)
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        if args[0].size < _PARALLEL_SIZE or _forked:
+            return serial(*args)
+        return parallel(*args)
+
+    return run
+
+
+def present(x: NDArray[Any] | None, ndim: int) -> NDArray[Any]:
+    """`x`, or an empty array for None: one compiled form serves both, and tests the size."""
+    return np.empty((0,) * ndim, np.float32) if x is None else x
+
+
+@inline
+def pieces(size: int, piece: int) -> int:
+    """How many pieces cover `size`."""
+    return (size + piece - 1) // piece
+
+
+@inline
+def bounds(index: int, size: int, piece: int) -> tuple[int, int]:
+    """Where piece `index` begins and ends."""
+    return index * piece, min(size, (index + 1) * piece)
+
+
+# A loop becomes vector code only if LLVM can tell that its output overlaps no input, and callers
+# may work in place. So kernels compute into a scratch stretch, which stays in L1, and copy it out.
+@inline
+def store(scratch: NDArray[Any], out: NDArray[Any]) -> None:
+    for j in range(scratch.size):
+        out[j] = scratch[j]
+
+
+@inline
+def store_product(scratch: NDArray[Any], factor: NDArray[Any], out: NDArray[Any]) -> None:
+    """out = scratch * factor; `out` may be `factor`."""
+    for j in range(scratch.size):
+        scratch[j] *= factor[j]
+    store(scratch, out)
+
+
+def partial_sums(rows: int, n: int, wanted: bool) -> NDArray[Any]:
+    """Room for the sums by row block [blocks, n]; empty unless wanted."""
+    return np.empty((-(-rows // ROWS) if wanted else 0, n), np.float32)
+
+
+@kernel
+def add_partials(partials: NDArray[Any], total: NDArray[Any]) -> None:
+    """total[n] += the rows of partials[blocks, n], in order."""
+    for b in range(partials.shape[0]):
+        for j in range(total.size):
+            total[j] += partials[b, j]
+
+
+def accumulate(partials: NDArray[Any], total: NDArray[Any] | None) -> NDArray[Any]:
+    """Add the partial sums [blocks, n] to `total` [n], zeros unless given."""
+    if total is None:
+        total = np.zeros(partials.shape[1], np.float32)
+    add_partials(partials, total)
+    return total

@@ -1,0 +1,768 @@
+"""The table of op cases: each op described once.
+
+Parity over backends and ISAs, gradient checks, bad-input checks (tests/test_ops_*.py) and
+benchmarks (benchmarks/, ``evergrad bench``) are all generated from it. `evergrad.bench.op.Op`
+explains the fields. A new op is one more entry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from evergrad import ops
+from evergrad.bench.op import Case, Op
+
+# Sizes around the widths of vectors (4, 8, 16 lanes) and of loops unrolled over several of them.
+TAILS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97, 130)
+
+# What a transcendental costs at least: range reduction and a polynomial, in multiplications and
+# additions (Cody-Waite with three, degree six to eight, reconstruction).
+EXP = 20
+
+Generator = np.random.Generator
+
+
+def normal(rng: Generator, *shape: int, scale: float = 1.0) -> np.ndarray:
+    return np.asarray(scale * rng.standard_normal(shape), np.float32)
+
+
+def positive(rng: Generator, *shape: int) -> np.ndarray:
+    return normal(rng, *shape) ** 2 + np.float32(1e-4)
+
+
+def integers(rng: Generator, bound: int, *shape: int) -> np.ndarray:
+    return np.asarray(rng.integers(0, bound, shape), np.int64)
+
+
+def over(name: str, values: tuple[Any, ...], **fixed: Any) -> list[dict[str, Any]]:
+    """The same dimensions with `name` going through `values`."""
+    return [{**fixed, name: value} for value in values]
+
+
+# --- matrix products ----------------------------------------------------------------------------
+
+
+def draw_matmul(
+    rng: Generator,
+    m: int,
+    k: int,
+    n: int,
+    batch: tuple[int, ...] = (),
+    shared: bool = False,
+    transposed: tuple[bool, bool] = (False, False),
+) -> dict[str, Any]:
+    def operand(lead: tuple[int, ...], rows: int, cols: int, flip: bool) -> np.ndarray:
+        if flip:
+            return normal(rng, *lead, cols, rows).swapaxes(-1, -2)
+        return normal(rng, *lead, rows, cols)
+
+    return dict(
+        a=operand(batch, m, k, transposed[0]),
+        b=operand(() if shared else batch, k, n, transposed[1]),
+    )
+
+
+MATMUL = Op(
+    name="matmul",
+    draw=draw_matmul,
+    shapes=dict(a="m k", b="k n", out="m n", dout="m n"),
+    strided=("a", "b", "dout"),
+    tests=[
+        dict(m=m, k=k, n=n)
+        for m, k, n in [
+            (3, 5, 4), (1, 1, 1), (1, 17, 33), (17, 1, 9), (5, 7, 1), (2, 3, 8), (6, 16, 16),
+            (7, 15, 17), (12, 32, 31), (13, 64, 32), (65, 33, 97), (33, 300, 49), (97, 2, 130),
+            (0, 4, 5), (4, 0, 5), (4, 5, 0),
+        ]
+    ]
+    + over("transposed", ((True, False), (False, True), (True, True)), m=19, k=23, n=35)
+    + [
+        dict(m=5, k=7, n=9, batch=(2, 3)),
+        dict(m=5, k=7, n=9, batch=(2, 3), shared=True),
+        dict(m=6, k=9, n=17, batch=(4,), transposed=(True, True)),
+        dict(m=5, k=7, n=9, batch=(0,)),
+    ],
+    large=dict(m=390, k=530, n=410),
+    bench=[
+        dict(m=m, k=k, n=n)
+        for m, k, n in [
+            (256, 768, 768), (1024, 1024, 1024), (256, 768, 2304), (256, 3072, 768),
+            (1, 576, 1536), (64, 128, 128),
+        ]
+    ],
+    flops=lambda c: 2 * c.out.size * c.a.shape[-1],
+    grads=dict(a="da", b="db"),
+    torch=lambda F, t: partial(_torch().matmul, t.a, t.b),
+)  # fmt: skip
+
+
+def draw_linear(
+    rng: Generator,
+    rows: tuple[int, ...],
+    inputs: int,
+    outputs: int,
+    bias: bool = True,
+    activation: str | None = None,
+    residual: bool = False,
+) -> dict[str, Any]:
+    return dict(
+        x=normal(rng, *rows, inputs),
+        weight=normal(rng, outputs, inputs, scale=max(inputs, 1) ** -0.5),
+        bias=normal(rng, outputs) if bias else None,
+        activation=activation,
+        residual=normal(rng, *rows, outputs) if residual else None,
+    )
+
+
+def saved_linear(c: Any) -> dict[str, Any]:
+    """What the derivative of the activation needs: its input, or its output before the residual."""
+    if c.activation is None:
+        return {}
+    if c.activation.startswith("gelu"):
+        return {"saved": c.pre}
+    return {"saved": ops.linear(c.x, c.weight, c.bias, activation=c.activation)}
+
+
+def torch_linear(F: Any, t: Any) -> Any:
+    activation = {
+        None: lambda y: y,
+        "gelu": F.gelu,
+        "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    }.get(t.activation) or getattr(_torch(), t.activation)
+
+    def run() -> Any:
+        out = activation(F.linear(t.x, t.weight, t.bias))
+        return out if t.residual is None else out + t.residual
+
+    return run
+
+
+ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh")
+
+LINEAR = Op(
+    name="linear",
+    draw=draw_linear,
+    shapes=dict(
+        x="* in", weight="out in", bias="out", residual="* out", out="* out",
+        dout="* out", saved="* out", dx="* in", dweight="out in", dbias="out",
+    ),
+    tests=[
+        dict(rows=(3,), inputs=5, outputs=4, activation="gelu", residual=True),
+        *over("activation", ACTIVATIONS, rows=(2, 9), inputs=17, outputs=35),
+        *over("activation", ACTIVATIONS, rows=(7,), inputs=33, outputs=16, residual=True),
+        *over("outputs", TAILS[::3], rows=(5,), inputs=8, activation="gelu_tanh"),
+        dict(rows=(), inputs=9, outputs=7),
+        dict(rows=(0,), inputs=4, outputs=3, activation="relu"),
+        dict(rows=(3,), inputs=0, outputs=4),
+        dict(rows=(7,), inputs=33, outputs=16, activation="gelu", bias=False),
+        dict(rows=(130,), inputs=65, outputs=97, bias=False),
+    ],
+    large=dict(rows=(390,), inputs=210, outputs=530, activation="gelu_tanh", residual=True),
+    bench=[
+        dict(rows=(256,), inputs=768, outputs=3072, activation="gelu_tanh"),
+        dict(rows=(256,), inputs=3072, outputs=768, residual=True),
+        dict(rows=(512,), inputs=384, outputs=1536),
+        dict(rows=(32,), inputs=384, outputs=384),
+    ],
+    flops=lambda c: 2 * c.out.size * c.x.shape[-1],
+    returns=("out", "pre"),
+    keep=dict(return_pre=True),
+    saved=saved_linear,
+    grads=dict(x="dx", weight="dweight", bias="dbias"),
+    invalid=dict(activation=("swish", "")),
+    torch=torch_linear,
+)  # fmt: skip
+
+
+# --- softmax, attention, normalisation ----------------------------------------------------------
+
+SOFTMAX = Op(
+    name="softmax",
+    draw=lambda rng, shape, dim=-1: dict(x=normal(rng, *shape, scale=3.0), dim=dim),
+    shapes=dict(x="*", out="*", dout="*", dx="*"),
+    tests=[
+        dict(shape=(3, 5)),
+        *over("shape", tuple((3, n) for n in TAILS)),
+        *over("dim", (0, 1, -2), shape=(5, 4, 19)),
+        dict(shape=(7,)),
+        dict(shape=(0, 5)),
+        dict(shape=(5, 0)),
+    ],
+    large=dict(shape=(700, 301)),
+    bench=[dict(shape=(24576, 256)), dict(shape=(256, 8192))],
+    flops=lambda c: c.x.size * (EXP + 4),
+    backward_flops=4 / (EXP + 4),
+    grads=dict(x="dx"),
+    invalid=dict(dim=(2, -3)),
+    relative=("out",),
+    torch=lambda F, t: partial(F.softmax, t.x, dim=t.dim),
+)
+
+
+def draw_attention(
+    rng: Generator,
+    batch: int,
+    tokens: tuple[int, int],
+    heads: tuple[int, int],
+    head_dim: int,
+    is_causal: bool = False,
+    scale: float | None = None,
+    qkv: bool = False,
+) -> dict[str, Any]:
+    """`tokens` and `heads`: of queries, of keys; `qkv`: views of one packed projection."""
+    (tokens_q, tokens_k), (heads_q, heads_k) = tokens, heads
+    if qkv:
+        packed = normal(rng, batch, tokens_q, heads_q + 2 * heads_k, head_dim)
+        query, key, value = np.split(packed, (heads_q, heads_q + heads_k), axis=2)
+    else:
+        query = normal(rng, batch, tokens_q, heads_q, head_dim)
+        key = normal(rng, batch, tokens_k, heads_k, head_dim)
+        value = normal(rng, batch, tokens_k, heads_k, head_dim)
+    return dict(query=query, key=key, value=value, is_causal=is_causal, scale=scale)
+
+
+def draw_packed_attention(
+    rng: Generator,
+    tokens_q: tuple[int, ...],
+    heads: tuple[int, int],
+    head_dim: int,
+    tokens_k: tuple[int, ...] | None = None,
+    is_causal: bool = True,
+    scale: float | None = None,
+) -> dict[str, Any]:
+    """Sequences of these lengths laid end to end."""
+    tokens_k = tokens_q if tokens_k is None else tokens_k
+    return dict(
+        query=normal(rng, sum(tokens_q), heads[0], head_dim),
+        key=normal(rng, sum(tokens_k), heads[1], head_dim),
+        value=normal(rng, sum(tokens_k), heads[1], head_dim),
+        is_causal=is_causal,
+        scale=scale,
+        cu_seqlens_q=np.cumsum((0, *tokens_q)),
+        cu_seqlens_k=np.cumsum((0, *tokens_k)),
+    )
+
+
+def attended_pairs(tokens_q: int, tokens_k: int, is_causal: bool) -> int:
+    """Query-key pairs that are not masked: the work that is useful."""
+    if not is_causal:
+        return tokens_q * tokens_k
+    seen = np.arange(tokens_q) + 1 + tokens_k - tokens_q
+    return int(seen.clip(0).sum())
+
+
+def attention_flops(c: Any) -> float:
+    heads, head_dim = c.query.shape[-2:]
+    if hasattr(c, "cu_seqlens_q"):
+        lengths = list(zip(np.diff(c.cu_seqlens_q), np.diff(c.cu_seqlens_k), strict=True))
+    else:
+        lengths = [(c.query.shape[1], c.key.shape[1])] * c.query.shape[0]
+    pairs = sum(attended_pairs(q, k, c.is_causal) for q, k in lengths)
+    return pairs * heads * (4 * head_dim + EXP)
+
+
+def torch_attention(F: Any, t: Any) -> Any:
+    torch = _torch()
+
+    def attend(query: Any, key: Any, value: Any) -> Any:
+        tokens_q, tokens_k = query.shape[1], key.shape[1]
+        square = tokens_q == tokens_k
+        mask = None
+        if t.is_causal and not square:  # PyTorch aligns is_causal top-left
+            mask = torch.ones(tokens_q, tokens_k, dtype=torch.bool).tril(tokens_k - tokens_q)
+        out = F.scaled_dot_product_attention(
+            *(x.transpose(1, 2) for x in (query, key, value)),
+            attn_mask=mask,
+            is_causal=t.is_causal and square,
+            scale=t.scale,
+            enable_gqa=query.shape[2] != key.shape[2],
+        )
+        return out.transpose(1, 2)
+
+    def run() -> Any:
+        if not hasattr(t, "cu_seqlens_q"):
+            return attend(t.query, t.key, t.value)
+        lengths_q, lengths_k = (np.diff(cu).tolist() for cu in (t.cu_seqlens_q, t.cu_seqlens_k))
+        parts = zip(
+            t.query[None].split(lengths_q, 1),
+            t.key[None].split(lengths_k, 1),
+            t.value[None].split(lengths_k, 1),
+            strict=True,
+        )
+        return torch.cat([t.query[None, :0], *(attend(*part) for part in parts)], 1)[0]
+
+    return run
+
+
+ATTENTION_GRADS = dict(query="dquery", key="dkey", value="dvalue")
+
+ATTENTION = Op(
+    name="attention",
+    draw=draw_attention,
+    shapes=dict(
+        query="batch tq heads dim", key="batch tk kv dim", value="batch tk kv dim",
+        out="batch tq heads dim", lse="batch heads tq", dout="batch tq heads dim",
+        dquery="batch tq heads dim", dkey="batch tk kv dim", dvalue="batch tk kv dim",
+    ),
+    strided=("query", "key", "value", "dquery", "dkey", "dvalue"),
+    tests=[
+        dict(batch=2, tokens=(3, 5), heads=(4, 2), head_dim=6),
+        *over("head_dim", TAILS[::2], batch=1, tokens=(5, 9), heads=(2, 1), is_causal=True),
+        *over("tokens", ((1, 1), (1, 65), (2, 3), (17, 33), (33, 33), (64, 64), (65, 130),
+                         (130, 97), (9, 5), (5, 0), (0, 5)),
+              batch=1, heads=(2, 2), head_dim=16, is_causal=True),
+        *over("tokens", ((1, 70), (65, 65), (70, 33)), batch=2, heads=(6, 3), head_dim=24),
+        dict(batch=2, tokens=(35, 35), heads=(3, 3), head_dim=32, is_causal=True, qkv=True),
+        dict(batch=1, tokens=(35, 35), heads=(4, 2), head_dim=20, qkv=True),
+        dict(batch=1, tokens=(9, 17), heads=(5, 1), head_dim=8, is_causal=True, scale=0.7),
+        dict(batch=0, tokens=(3, 3), heads=(2, 2), head_dim=8),
+    ],
+    large=dict(batch=2, tokens=(90, 140), heads=(4, 2), head_dim=40, is_causal=True),
+    bench=[
+        dict(batch=8, tokens=(256, 256), heads=(6, 6), head_dim=64, is_causal=True),
+        dict(batch=4, tokens=(64, 64), heads=(12, 12), head_dim=64, is_causal=True),
+        dict(batch=1, tokens=(1024, 1024), heads=(12, 12), head_dim=64, is_causal=True),
+        dict(batch=4, tokens=(256, 256), heads=(12, 12), head_dim=64),
+        dict(batch=16, tokens=(128, 128), heads=(12, 12), head_dim=32, is_causal=True),
+    ],
+    flops=attention_flops,
+    backward_flops=2.5,
+    returns=("out", "lse"),
+    keep=dict(return_lse=True),
+    grads=ATTENTION_GRADS,
+    unit=1.0,
+    torch=torch_attention,
+)  # fmt: skip
+
+PACKED_ATTENTION = Op(
+    name="attention",
+    variant="packed",
+    draw=draw_packed_attention,
+    shapes=dict(
+        query="tq heads dim", key="tk kv dim", value="tk kv dim", out="tq heads dim",
+        lse="heads tq", dout="tq heads dim", dquery="tq heads dim", dkey="tk kv dim",
+        dvalue="tk kv dim", cu_seqlens_q="nseq+1", cu_seqlens_k="nseq+1",
+    ),
+    strided=("query", "key", "value", "dquery", "dkey", "dvalue"),
+    tests=[
+        dict(tokens_q=(2, 3), tokens_k=(4, 3), heads=(4, 2), head_dim=6, is_causal=False),
+        dict(tokens_q=(1, 16, 7, 33, 0, 5), heads=(2, 2), head_dim=16),
+        dict(tokens_q=(3, 9, 1), tokens_k=(5, 2, 0), heads=(3, 1), head_dim=9),
+        dict(tokens_q=(70,), heads=(2, 1), head_dim=32),
+        dict(tokens_q=(), heads=(2, 1), head_dim=8),
+    ],
+    large=dict(tokens_q=(90, 17, 130, 64, 1), heads=(4, 2), head_dim=32),
+    bench=[dict(tokens_q=(31, 250, 97, 64, 180, 12, 256, 134), heads=(6, 6), head_dim=64)],
+    flops=attention_flops,
+    backward_flops=2.5,
+    returns=("out", "lse"),
+    keep=dict(return_lse=True),
+    grads=ATTENTION_GRADS,
+    unit=1.0,
+    invalid=dict(
+        cu_seqlens_q=(np.array([0, 6, 5]), np.array([1, 2, 5]), np.array([0, 2, 6])),
+        cu_seqlens_k=(np.array([0, 8, 7]), np.array([-1, 2, 7]), np.array([0, 4, 6])),
+    ),
+    torch=torch_attention,
+)  # fmt: skip
+
+
+def draw_layer_norm(
+    rng: Generator,
+    rows: tuple[int, ...],
+    normalized_shape: tuple[int, ...],
+    affine: bool = True,
+    bias: bool = True,
+    eps: float = 1e-5,
+    residual: bool = False,
+) -> dict[str, Any]:
+    shape = (*rows, *normalized_shape)
+    return dict(
+        x=normal(rng, *shape) + np.float32(0.5),
+        normalized_shape=normalized_shape,
+        weight=normal(rng, *normalized_shape) if affine else None,
+        bias=normal(rng, *normalized_shape) if affine and bias else None,
+        eps=eps,
+        dresidual=normal(rng, *shape) if residual else None,
+    )
+
+
+LAYER_NORM = Op(
+    name="layer_norm",
+    draw=draw_layer_norm,
+    shapes=dict(
+        x="* n", weight="n", bias="n", out="* n", dout="* n", mean="*", rstd="*",
+        dresidual="* n", dx="* n", dweight="n", dbias="n",
+    ),
+    tests=[
+        dict(rows=(3,), normalized_shape=(6,), residual=True),
+        *over("normalized_shape", tuple((n,) for n in TAILS if n > 4), rows=(5,)),
+        *over("rows", ((), (1,), (0,), (2, 9), (67,)), normalized_shape=(19,), residual=True),
+        dict(rows=(4,), normalized_shape=(3, 7)),
+        dict(rows=(4,), normalized_shape=(33,), affine=False),
+        dict(rows=(4,), normalized_shape=(33,), bias=False, eps=0.1),
+    ],
+    large=dict(rows=(700,), normalized_shape=(203,), residual=True),
+    bench=[
+        dict(rows=(2048,), normalized_shape=(768,)),
+        dict(rows=(2048,), normalized_shape=(128,)),
+    ],
+    flops=lambda c: 8 * c.x.size,
+    backward_flops=11 / 8,
+    returns=("out", "mean", "rstd"),
+    keep=dict(return_stats=True),
+    grads=dict(x="dx", weight="dweight", bias="dbias"),
+    invalid=dict(normalized_shape=((5,), (6, 1), ())),
+    torch=lambda F, t: partial(F.layer_norm, t.x, t.normalized_shape, t.weight, t.bias, t.eps),
+)  # fmt: skip
+
+
+# --- elementwise --------------------------------------------------------------------------------
+
+ELEMENTWISE_SHAPES = [(2, 3), *((n,) for n in TAILS), (4, 5, 3), (1000,), (), (0,)]
+
+
+def activation(
+    name: str,
+    backward_by: str,
+    flops: int,
+    backward_flops: int,
+    relative: tuple[str, ...],
+    **options: tuple[str, ...],
+) -> Op:
+    """An elementwise function; backward takes its input or its output, `backward_by`.
+
+    `options`: at most one, with its values.
+    """
+    choices = [{name: value} for name, values in options.items() for value in values] or [{}]
+    return Op(
+        name=name,
+        draw=lambda rng, shape, **chosen: dict(x=normal(rng, *shape, scale=2.5), **chosen),
+        shapes={name: "*" for name in ("x", "out", "dout", "dx", backward_by)},
+        tests=[dict(shape=s, **chosen) for chosen in choices for s in ELEMENTWISE_SHAPES],
+        large=dict(shape=(300, 1001), **choices[-1]),
+        bench=[dict(shape=(2048, 3072), **chosen) for chosen in choices],
+        flops=lambda c: flops * c.x.size,
+        backward_flops=backward_flops / flops,
+        grads=dict(x="dx"),
+        invalid={option: ("other",) for option in options},
+        relative=relative,
+        torch=lambda F, t: partial(
+            getattr(F if name == "gelu" else _torch(), name),
+            t.x,
+            **{option: getattr(t, option) for option in options},
+        ),
+    )
+
+
+RELU = activation("relu", backward_by="out", flops=1, backward_flops=1, relative=("out", "dx"))
+SIGMOID = activation(
+    "sigmoid", backward_by="out", flops=EXP + 2, backward_flops=3, relative=("out",)
+)
+TANH = activation("tanh", backward_by="out", flops=EXP + 4, backward_flops=3, relative=("out",))
+GELU = activation(
+    "gelu", backward_by="x", flops=EXP + 10, backward_flops=EXP + 18, relative=(),
+    approximate=("none", "tanh"),
+)  # fmt: skip
+
+DROPOUT = Op(
+    name="dropout",
+    draw=lambda rng, shape, p=0.5, training=True, seed=1234, offset=0: dict(
+        x=normal(rng, *shape), p=p, training=training, seed=seed, offset=offset
+    ),
+    shapes=dict(x="*", out="*", dout="*", dx="*"),
+    tests=[
+        *over("shape", tuple(ELEMENTWISE_SHAPES)),
+        *over("p", (0.0, 0.1, 0.999), shape=(131,)),
+        *over("offset", (1, 2**32 - 40, 2**40 + 3), shape=(131,), p=0.3),
+        *over("seed", (0, 2**64 - 1), shape=(131,), p=0.3),
+        dict(shape=(131,), training=False),
+    ],
+    large=dict(shape=(300, 1001), p=0.1),
+    bench=[dict(shape=(2048, 768), p=0.1)],
+    flops=lambda c: 11 * c.x.size,  # integer operations of the generator
+    backward_flops=1.0,
+    grads=dict(x="dx"),
+    invalid=dict(p=(-0.1, 1.0, 1.5, math.nan)),
+    relative=("out", "dx"),
+)
+
+
+# --- embedding and losses -----------------------------------------------------------------------
+
+EMBEDDING = Op(
+    name="embedding",
+    draw=lambda rng, rows, num, dim: dict(
+        input=integers(rng, num, *rows), weight=normal(rng, num, dim)
+    ),
+    shapes=dict(
+        input="*", weight="num dim", out="* dim", dout="* dim", dweight="num dim"
+    ),
+    tests=[
+        dict(rows=(3,), num=7, dim=5),
+        *over("dim", TAILS[::2], rows=(2, 9), num=11),
+        *over("rows", ((), (0,), (150,)), num=4, dim=33),
+    ],
+    large=dict(rows=(3000,), num=170, dim=101),
+    bench=[dict(rows=(2048,), num=50257, dim=768), dict(rows=(2048,), num=1024, dim=128)],
+    flops=lambda c: 0.0,
+    bytes=lambda c: c.input.nbytes + 2 * c.out.nbytes,  # only the rows that are looked up
+    saved=lambda c: {"num_embeddings": c.weight.shape[0]},
+    grads=dict(weight="dweight"),
+    bounds=dict(input=lambda c: c.weight.shape[0]),
+    torch=lambda F, t: partial(F.embedding, t.input, t.weight),
+)  # fmt: skip
+
+
+def draw_cross_entropy(
+    rng: Generator,
+    rows: tuple[int, ...],
+    classes: int,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    ignored: float = 0.0,
+) -> dict[str, Any]:
+    """A fraction `ignored` of the targets is not counted."""
+    target = integers(rng, classes, *rows)
+    return dict(
+        logits=normal(rng, *rows, classes, scale=2.0),
+        target=np.where(rng.random(rows) < ignored, -100, target),
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+    )
+
+
+REDUCTIONS = ("none", "sum", "mean")
+
+CROSS_ENTROPY = Op(
+    name="cross_entropy",
+    draw=draw_cross_entropy,
+    shapes=dict(logits="* classes", target="*", lse="*", dlogits="* classes"),
+    tests=[
+        dict(rows=(4,), classes=6),
+        *over("classes", TAILS, rows=(5,), reduction="none"),
+        *over("reduction", REDUCTIONS, rows=(3, 7), classes=35, ignored=0.4, label_smoothing=0.1),
+        *over("reduction", REDUCTIONS, rows=(0,), classes=5),
+        dict(rows=(3,), classes=5, ignored=1.0),
+        dict(rows=(), classes=9, reduction="sum"),
+        dict(rows=(33,), classes=1000, label_smoothing=0.2),
+    ],
+    large=dict(rows=(700,), classes=301, ignored=0.1, label_smoothing=0.1),
+    bench=[dict(rows=(256,), classes=50257), dict(rows=(2048,), classes=1024)],
+    flops=lambda c: c.logits.size * (EXP + 3),
+    backward_flops=1.0,
+    returns=("loss", "lse"),
+    keep=dict(return_lse=True),
+    grads=dict(logits="dlogits"),
+    bounds=dict(target=lambda c: c.logits.shape[-1]),
+    invalid=dict(reduction=("avg",), label_smoothing=(-0.1, 1.1, math.nan)),
+    torch=lambda F, t: partial(
+        F.cross_entropy, t.logits.reshape(-1, t.logits.shape[-1]), t.target.reshape(-1),
+        label_smoothing=t.label_smoothing, reduction=t.reduction,
+    ),
+)  # fmt: skip
+
+
+def pairwise_loss(name: str, target: str, flops: int) -> Op:
+    """A loss between two arrays of one shape; `target` is "normal" or "probability"."""
+
+    def draw(rng: Generator, shape: tuple[int, ...], reduction: str = "mean") -> dict[str, Any]:
+        wanted = rng.random(shape) if target == "probability" else normal(rng, *shape)
+        return dict(
+            input=normal(rng, *shape, scale=2.0),
+            target=np.asarray(wanted, np.float32),
+            reduction=reduction,
+        )
+
+    return Op(
+        name=name,
+        draw=draw,
+        shapes=dict(input="*", target="*", dx="*"),
+        tests=[
+            dict(shape=(4, 3)),
+            *over("shape", tuple((n,) for n in TAILS), reduction="none"),
+            *over("reduction", REDUCTIONS, shape=(6, 35)),
+            *over("reduction", REDUCTIONS, shape=(0,)),
+            dict(shape=(), reduction="sum"),
+        ],
+        large=dict(shape=(300, 1001)),
+        bench=[dict(shape=(2048, 768))],
+        flops=lambda c: flops * c.input.size,
+        backward_flops=1.0,
+        returns=("loss",),
+        grads=dict(input="dx"),
+        invalid=dict(reduction=("avg",)),
+        torch=lambda F, t: partial(getattr(F, name), t.input, t.target, reduction=t.reduction),
+    )
+
+
+MSE = pairwise_loss("mse_loss", target="normal", flops=3)
+BCE = pairwise_loss("binary_cross_entropy_with_logits", target="probability", flops=2 * EXP)
+
+
+# --- optimizers: one flat buffer, updated in place ----------------------------------------------
+
+SIZES = [dict(n=n) for n in (5, *TAILS, 1000, 0)]
+
+
+def draw_adam(
+    rng: Generator, n: int, step: int = 3, decoupled: bool = True, **options: float
+) -> dict[str, Any]:
+    return dict(
+        param=normal(rng, n), grad=normal(rng, n), exp_avg=normal(rng, n, scale=0.1),
+        exp_avg_sq=positive(rng, n), step=step, lr=1e-2, decoupled=decoupled, **options,
+    )  # fmt: skip
+
+
+def torch_optimizer(name: str, step: int, buffers: dict[str, str], t: Any, **options: Any) -> Any:
+    """A step of `torch.optim` from the same state; `buffers`: our names for it to PyTorch's."""
+    torch = _torch()
+    param = t.param.detach().clone()
+    param.grad = t.grad * getattr(t, "grad_scale", 1.0)
+    optimizer = getattr(torch.optim, name)([param], lr=t.lr, **options)
+    present = {k: v for k, v in buffers.items() if getattr(t, k, None) is not None}
+    state = {theirs: getattr(t, ours).clone() for ours, theirs in present.items()}
+    optimizer.state[param] = {"step": torch.tensor(float(step)), **state}
+
+    def run() -> Any:
+        optimizer.step()
+        return (param, *(optimizer.state[param][theirs] for theirs in present.values()))
+
+    return run
+
+
+def torch_adam(F: Any, t: Any) -> Any:
+    return torch_optimizer(
+        "AdamW" if t.decoupled else "Adam",
+        t.step - 1,
+        dict(exp_avg="exp_avg", exp_avg_sq="exp_avg_sq"),
+        t,
+        betas=(getattr(t, "beta1", 0.9), getattr(t, "beta2", 0.999)),
+        eps=getattr(t, "eps", 1e-8),
+        weight_decay=getattr(t, "weight_decay", 0.0),
+        fused=True,
+    )
+
+
+ADAM = Op(
+    name="adam_step",
+    draw=draw_adam,
+    shapes=dict(param="n", grad="n", exp_avg="n", exp_avg_sq="n"),
+    tests=[
+        *SIZES,
+        *over("decoupled", (True, False), n=131, step=1, weight_decay=0.1, grad_scale=0.3),
+        dict(n=67, step=10000, eps=1e-3, beta1=0.8, beta2=0.95),
+    ],
+    large=dict(n=300001, weight_decay=0.1),
+    bench=[dict(n=2**24, weight_decay=0.1)],
+    flops=lambda c: 16 * c.param.size,
+    bytes=lambda c: 7 * c.param.nbytes,
+    returns=(),
+    updates=("param", "exp_avg", "exp_avg_sq"),
+    invalid=dict(step=(0, -1)),
+    torch=torch_adam,
+)
+
+
+def draw_sgd(rng: Generator, n: int, momentum: float = 0.9, **options: Any) -> dict[str, Any]:
+    return dict(
+        param=normal(rng, n), grad=normal(rng, n),
+        momentum_buffer=normal(rng, n) if momentum else None, lr=1e-2, momentum=momentum, **options,
+    )  # fmt: skip
+
+
+def torch_sgd(F: Any, t: Any) -> Any:
+    buffers = {} if getattr(t, "first", False) else dict(momentum_buffer="momentum_buffer")
+    options = {k: getattr(t, k) for k in ("dampening", "nesterov", "weight_decay") if hasattr(t, k)}
+    return torch_optimizer("SGD", 0, buffers, t, momentum=t.momentum, **options)
+
+
+SGD = Op(
+    name="sgd_step",
+    draw=draw_sgd,
+    shapes=dict(param="n", grad="n", momentum_buffer="n"),
+    tests=[
+        *SIZES,
+        dict(n=131, momentum=0.0, weight_decay=0.1, grad_scale=0.3),
+        dict(n=131, nesterov=True, weight_decay=0.1),
+        dict(n=131, dampening=0.4, grad_scale=0.3),
+        dict(n=131, first=True, dampening=0.4),
+        dict(n=131, first=True, nesterov=True),
+    ],
+    large=dict(n=300001, weight_decay=0.1),
+    bench=[dict(n=2**24, weight_decay=0.1)],
+    flops=lambda c: 6 * c.param.size,
+    bytes=lambda c: 5 * c.param.nbytes,
+    returns=(),
+    updates=("param", "momentum_buffer"),
+    torch=torch_sgd,
+)
+
+RMSPROP = Op(
+    name="rmsprop_step",
+    draw=lambda rng, n, **options: dict(
+        param=normal(rng, n), grad=normal(rng, n), square_avg=positive(rng, n), lr=1e-2, **options
+    ),
+    shapes=dict(param="n", grad="n", square_avg="n"),
+    tests=[*SIZES, dict(n=131, alpha=0.9, eps=1e-3, weight_decay=0.1, grad_scale=0.3)],
+    large=dict(n=300001, weight_decay=0.1),
+    bench=[dict(n=2**24)],
+    flops=lambda c: 10 * c.param.size,
+    bytes=lambda c: 5 * c.param.nbytes,
+    returns=(),
+    updates=("param", "square_avg"),
+    torch=lambda F, t: torch_optimizer(
+        "RMSprop", 2, dict(square_avg="square_avg"), t,
+        **{k: getattr(t, k) for k in ("alpha", "eps", "weight_decay") if hasattr(t, k)},
+    ),
+)  # fmt: skip
+
+GRAD_NORM = Op(
+    name="grad_norm",
+    draw=lambda rng, n: dict(grad=normal(rng, n)),
+    shapes=dict(grad="n"),
+    tests=SIZES,
+    large=dict(n=300001),
+    bench=[dict(n=2**24)],
+    flops=lambda c: 2 * c.grad.size,
+    returns=("norm",),
+    torch=lambda F, t: partial(_torch().linalg.vector_norm, t.grad),
+)
+
+
+OPS: tuple[Op, ...] = (
+    MATMUL, LINEAR,
+    SOFTMAX,
+    ATTENTION, PACKED_ATTENTION,
+    LAYER_NORM,
+    RELU, SIGMOID, TANH, GELU,
+    EMBEDDING,
+    CROSS_ENTROPY, MSE, BCE,
+    DROPOUT,
+    ADAM, SGD, RMSPROP, GRAD_NORM,
+)  # fmt: skip
+
+
+def tested() -> Iterator[Case]:
+    """Every case that tests draw."""
+    for op in OPS:
+        for dims in (*op.tests, op.large):
+            yield Case(op, dims)
+
+
+def benched(quick: bool = False) -> Iterator[Case]:
+    """Every case that benchmarks measure; one for each op when `quick`."""
+    for op in OPS:
+        for dims in op.bench[: 1 if quick else None]:
+            yield Case(op, dims)
+
+
+def _torch() -> Any:
+    import torch
+
+    return torch

@@ -1,0 +1,90 @@
+"""Timing: the limits of the machine, and calls interleaved A B A B.
+
+A time by itself says little on a shared machine. What is reported is a ratio: to the limits, which
+are measured in the same run, and to peers, which take turns with the call under test.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+import evergrad
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What this machine can do at most with this number of threads."""
+
+    threads: int
+    flops: float  # per second: fused multiply-adds from registers
+    bandwidth: float  # bytes per second: reading memory
+
+    def floor(self, flops: float, moved: float) -> float:
+        """The least time in seconds for this much arithmetic and memory traffic, overlapped."""
+        return max(flops / self.flops, moved / self.bandwidth)
+
+
+def measure_limits(seconds: float = 0.3) -> Limits:
+    """Limits at the current number of threads; an ImportError without the native module."""
+    from evergrad import _native
+
+    return Limits(
+        threads=evergrad.get_num_threads(),
+        flops=1e9 * _native.measure_fma_peak(seconds),
+        bandwidth=1e9 * _native.measure_bandwidth(seconds),
+    )
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: rounds of turns, and in each turn seconds to settle and to count."""
+
+    rounds: int
+    settle: float
+    seconds: float
+
+
+FULL = Effort(rounds=5, settle=0.03, seconds=0.03)
+QUICK = Effort(rounds=2, settle=0.02, seconds=0.01)
+
+
+def turn(call: Callable[[], object], effort: Effort) -> list[float]:
+    """Times of single calls, after calls that are not counted.
+
+    The calls before the clock starts bring pages and caches back, and give the threads of whoever
+    had the turn before the time to stop spinning: they would take cores away.
+    """
+    clock = time.perf_counter
+    times: list[float] = []
+    start = clock()
+    call()
+    once = clock() - start
+    while clock() - start < effort.settle:
+        call()
+    # One sample takes at least 20 us, so that reading the clock does not count.
+    repeats = max(1, round(20e-6 / max(once, 1e-7)))
+    start = now = clock()
+    while not times or now - start < effort.seconds:
+        before = now
+        for _ in range(repeats):
+            call()
+        now = clock()
+        times.append((now - before) / repeats)
+    return times
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], list[float]]], rounds: int
+) -> dict[str, np.ndarray]:
+    """Times of each contestant, A B C, B C A, ...: no one always follows the same other one."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    names = list(contestants)
+    for _ in range(rounds):
+        for name in names:
+            times[name] += contestants[name]()
+        names = names[1:] + names[:1]
+    return {name: np.array(samples) for name, samples in times.items()}

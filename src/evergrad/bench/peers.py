@@ -1,0 +1,70 @@
+"""The same op with the same arguments in each peer: our backends, and PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+import evergrad
+from evergrad.bench.op import Problem, call_backward, call_forward
+
+#: Name of a contestant to the backend that stands for it; PyTorch is none of ours.
+BACKENDS = {"native": "native", "numba": "numba", "numpy": "reference"}
+PEERS = ("torch", "numba", "numpy")
+
+
+def installed() -> list[str]:
+    """Who can be measured here: ours first, native where it is built."""
+    present = evergrad.available_backends()
+    names = [name for name, backend in BACKENDS.items() if backend in present]
+    return names + ["torch"] * (importlib.util.find_spec("torch") is not None)
+
+
+def can_compute(name: str, problem: Problem) -> bool:
+    return name in BACKENDS or problem.op.torch is not None
+
+
+def call_of(name: str, problem: Problem, backward: bool) -> Callable[[], Any]:
+    """One call with everything bound. A backend of ours has to be active around it."""
+    outputs = problem.forward()
+    dout = problem.cotangent(np.random.default_rng(1), outputs) if backward else None
+    if name == "torch":
+        return torch_call(problem, dout)
+    return call_backward(problem, outputs, dout) if backward else call_forward(problem)
+
+
+def torch_arguments(problem: Problem) -> SimpleNamespace:
+    """The arguments with arrays as tensors; those with a gradient ask for it."""
+    import torch
+
+    def tensor(name: str, value: Any) -> Any:
+        if not isinstance(value, np.ndarray) or name.startswith("cu_seqlens"):
+            return value
+        return torch.as_tensor(value).requires_grad_(name in problem.op.grads)
+
+    return SimpleNamespace(**{name: tensor(name, value) for name, value in problem.args.items()})
+
+
+def torch_call(problem: Problem, dout: Any) -> Callable[[], Any]:
+    """Forward as in training, when it keeps what backward needs; with `dout`, backward alone."""
+    import torch
+
+    assert problem.op.torch is not None
+    tensors = torch_arguments(problem)
+    forward = problem.op.torch(torch.nn.functional, tensors)
+    if dout is None:
+        return forward
+    out = forward()
+    inputs = [getattr(tensors, name) for name in problem.op.grads]
+    return partial(
+        torch.autograd.grad,
+        out,
+        [x for x in inputs if x is not None],
+        torch.as_tensor(dout, dtype=out.dtype).reshape(out.shape),
+        retain_graph=True,
+    )

@@ -1,0 +1,115 @@
+"""From cases to results: every op forward and backward, against the limits and the peers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from evergrad.bench.measure import FULL, Effort, Limits, take_turns
+from evergrad.bench.op import Case
+from evergrad.bench.peers import can_compute
+from evergrad.bench.worker import Worker
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds for one call."""
+
+    median: float
+    minimum: float
+
+    @classmethod
+    def of(cls, times: np.ndarray) -> Timing:
+        return cls(float(np.median(times)), float(np.min(times)))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One call, forward or backward, in every contestant that has it; the first one is ours."""
+
+    op: str
+    case: str
+    backward: bool
+    flops: float
+    bytes: float
+    limits: Limits | None
+    timings: Mapping[str, Timing]
+
+    @property
+    def ours(self) -> str:
+        return next(iter(self.timings))
+
+    @property
+    def name(self) -> str:
+        return f"{self.op}_backward" if self.backward else self.op
+
+    def share(self, name: str) -> float | None:
+        """The least time that the limits allow, over the time taken: 1 is the limit."""
+        if self.limits is None:
+            return None
+        return self.limits.floor(self.flops, self.bytes) / self.timings[name].median
+
+    @property
+    def bound(self) -> str | None:
+        """Which limit is the nearer one."""
+        if self.limits is None:
+            return None
+        computing, moving = self.flops / self.limits.flops, self.bytes / self.limits.bandwidth
+        return "compute" if computing > moving else "memory"
+
+    def speedup(self, peer: str) -> float | None:
+        """How many times faster than the peer we are."""
+        if peer not in self.timings:
+            return None
+        return self.timings[peer].median / self.timings[self.ours].median
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "op": self.name,
+            "case": self.case,
+            "flops": self.flops,
+            "bytes": self.bytes,
+            "bound": self.bound,
+            "seconds": {n: {"median": t.median, "min": t.minimum} for n, t in self.timings.items()},
+            "share_of_limit": {n: self.share(n) for n in self.timings},
+            "speedup": {n: self.speedup(n) for n in self.timings if n != self.ours},
+        }
+
+
+def directions(case: Case) -> tuple[bool, ...]:
+    """Forward, and backward where the op has one."""
+    return (False, True) if case.op.grads else (False,)
+
+
+def cost(case: Case, backward: bool) -> tuple[float, float]:
+    """Floating-point operations and bytes that the call needs at least."""
+    problem = case.problem()
+    outputs = problem.forward()
+    if not backward:
+        return problem.flops(outputs), problem.forward_bytes(outputs)
+    dout = problem.cotangent(np.random.default_rng(0), outputs)
+    return problem.flops(outputs, backward=True), problem.backward_bytes(outputs, dout)
+
+
+def measure(
+    case: Case,
+    backward: bool,
+    contestants: Mapping[str, Worker],
+    limits: Limits | None,
+    effort: Effort = FULL,
+) -> Result:
+    """Time one call in each contestant's process, in turns."""
+    flops, moved = cost(case, backward)
+    problem = case.problem()
+    turns = {
+        name: partial(worker.turn, case, backward, effort)
+        for name, worker in contestants.items()
+        if can_compute(name, problem)
+    }
+    times = take_turns(turns, effort.rounds)
+    timings = {name: Timing.of(samples) for name, samples in times.items()}
+    return Result(case.op.label, case.shape, backward, flops, moved, limits, timings)

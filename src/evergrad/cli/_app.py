@@ -1,0 +1,77 @@
+"""Puts the verbs together, and turns what goes wrong into a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import typer
+from rich.markup import escape
+
+from evergrad import io
+from evergrad.continual import StoreError
+from evergrad.train import TrainingDiverged
+
+from . import adapt, demo, generate, info, rollback, train, versions
+from . import eval as evaluate
+from ._output import FAILURE, INTERRUPTED, UserError, err, print_json
+from ._verb import listed, unwrapped
+
+# What a user can put right. Anything else is a bug, and shows its traceback.
+EXPECTED = (
+    UserError,
+    StoreError,
+    TrainingDiverged,
+    io.CorruptFileError,
+    OSError,
+    ImportError,
+)
+
+ABOUT = """
+Small language models on the CPU that keep learning, with their progress and their forgetting
+measured.
+
+A [bold]store[/bold] is a folder of numbered versions, one of them current. [bold]train[/bold] makes
+the first. [bold]adapt[/bold] learns new text from the current one, and the outcome becomes current
+only if it learned and did not forget more than allowed. [bold]rollback[/bold] goes back.
+"""
+TOUR = (
+    "evergrad demo                     (all of it, in three minutes)",
+    "evergrad train cpython-prose --store run --seconds 60",
+    "evergrad adapt cpython-code --store run --seconds 30",
+    "evergrad versions --store run",
+    'evergrad generate "The statement" --store run',
+)
+CODES = ("0 done, 1 failed, 2 wrong usage, 3 rejected by the gate, 130 interrupted",)
+
+app = typer.Typer(
+    name="evergrad",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=unwrapped(ABOUT),
+    epilog=listed(TOUR, "A first tour") + "\n\n" + listed(CODES, "Exit codes"),
+)
+for each in (train, adapt, generate, evaluate, versions, rollback, info, demo):
+    each.register(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        app(args=list(arguments), prog_name="evergrad")
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else FAILURE
+        if code == INTERRUPTED:
+            err.print("evergrad: interrupted; the current version is as it was")
+        return code
+    except EXPECTED as error:
+        if os.environ.get("EVERGRAD_DEBUG"):
+            raise
+        if "--json" in arguments:
+            print_json({"error": str(error)})
+        err.print(f"[red]evergrad:[/red] {escape(str(error))}", soft_wrap=True)
+        return FAILURE
+    return 0

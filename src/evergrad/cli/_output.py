@@ -1,0 +1,57 @@
+"""What every verb shares: exit codes, one-line errors, results for people and for machines.
+
+Standard output carries the result alone, with ``--json`` exactly one JSON object; progress, notes
+and errors go to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+OK, FAILURE, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
+
+#: For people, on standard output.
+out = Console(highlight=False)
+#: Progress, notes, errors.
+err = Console(stderr=True, highlight=False)
+
+
+class UserError(Exception):
+    """Something to put right on the command line or in the input: one line, no traceback."""
+
+
+JsonOption = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object on standard output and nothing else there.",
+        rich_help_panel="Output",
+    ),
+]
+
+
+def note(message: str) -> None:
+    """A line of progress on standard error."""
+    err.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on standard output; NaN and infinities, which JSON lacks, become null."""
+    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

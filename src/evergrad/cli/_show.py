@@ -1,0 +1,75 @@
+"""Tables and sentences about a report, for people."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from evergrad.continual import Report
+
+from ._output import out
+
+
+def percent(fraction: float) -> str:
+    """``+1.2 %`` or ``-1.2 %``."""
+    return f"{100 * fraction:+.1f} %"
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A plain table: names to the left, numbers to the right."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        made.add_column(
+            escape(column), justify="left" if index == 0 else "right", no_wrap=index > 0
+        )
+    return made
+
+
+def show_report(report: Report) -> None:
+    """Before and after of every domain, the verdict, and the metrics over all stages."""
+    made = table("held-out text", "role", "before", "after", "change", title="Bits per byte")
+    for name in report.before:
+        role = "learned" if name == report.domain else "measured"
+        if name in report.retained:
+            role = "retained"
+        made.add_row(
+            escape(name),
+            role,
+            f"{report.before[name]:.3f}",
+            f"{report.after[name]:.3f}",
+            percent(report.worsening(name)),
+        )
+    out.print(made)
+    out.print()
+    for sentence in sentences(report):
+        out.print(escape(sentence), soft_wrap=True)
+    if report.kind == "adapt":
+        numbers = "  ".join(
+            f"{name} {value:+.3f}" for name, value in report.metrics.items() if value == value
+        )
+        out.print(f"[dim]over all stages, bits per byte negated: {numbers}[/dim]", soft_wrap=True)
+    out.print(verdict(report), soft_wrap=True)
+
+
+def sentences(report: Report) -> list[str]:
+    """Progress and forgetting in words."""
+    name = report.domain
+    told = [
+        f"Progress: {name} needs {abs(100 * report.progress):.1f} % "
+        f"{'fewer' if report.progress >= 0 else 'more'} bits than before."
+    ]
+    for old, worse in report.forgetting.items():
+        if worse > 0:
+            told.append(f"Forgetting: {old} needs {100 * worse:.1f} % more bits than before.")
+        else:
+            told.append(f"Nothing forgotten: {old} needs {-100 * worse:.1f} % fewer bits.")
+    return told
+
+
+def verdict(report: Report) -> str:
+    """One line, with rich markup."""
+    if report.accepted:
+        return f"[green]Accepted:[/green] version {report.version} is current."
+    kept = f"kept as version {report.version}" if report.version else "not kept"
+    reasons = escape("; ".join(report.reasons))
+    return f"[yellow]Rejected[/yellow] ({kept}, {report.parent} stays current): {reasons}."

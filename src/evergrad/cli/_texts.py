@@ -1,0 +1,88 @@
+"""Text named on the command line: a built-in domain, a file, a folder or a glob."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+from pathlib import Path
+
+from evergrad import datasets, text
+
+from ._output import UserError
+
+BUILTIN = {"cpython-prose": datasets.cpython_prose, "cpython-code": datasets.cpython_code}
+
+#: Text without blank lines is cut at a line break once a part has this many characters.
+LONGEST_PART = 4000
+
+
+def resolve(name: str) -> datasets.Domain:
+    """The domain that ``name`` stands for, under that name, so that it can be found again by it.
+
+    Built-in domains bring their own split. Files are cut into parts of about 2000 characters, and
+    one part in ten is held out, by the hash of its text: see ``datasets.split``.
+
+    Raises
+    ------
+    UserError
+        When nothing is there, or there is no text in it, or too little to hold a part out.
+    """
+    if name in BUILTIN:
+        return dataclasses.replace(BUILTIN[name](), name=name)
+    try:
+        return datasets.split(name, [part for file in read(name) for part in _parts(file)])
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def read(name: str) -> list[str]:
+    """The clean text of every file that ``name`` (a file, folder or glob) stands for, in order.
+
+    Files that are not UTF-8 text are passed over; in a folder, hidden ones too.
+
+    Raises
+    ------
+    UserError
+        When there is no such file, or no text in what there is.
+    """
+    path = Path(name)
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
+    elif path.exists():
+        files = [path]
+    else:
+        files = [Path(match) for match in glob.glob(name, recursive=True)]
+        if not files:
+            known = ", ".join(BUILTIN)
+            raise UserError(f"{name}: no such file, folder or glob (built-in texts: {known})")
+    texts = [_read(file) for file in sorted(files) if file.is_file()]
+    found = [text.clean(content) for content in texts if content]
+    if not any(content.strip() for content in found):
+        raise UserError(f"{name}: no text in it (expected UTF-8)")
+    return found
+
+
+def _parts(content: str) -> list[str]:
+    """Paragraphs as ``datasets.parts`` cuts them; what is too long for lack of them, at lines."""
+    found = []
+    for part in datasets.parts(content):
+        run = ""
+        for line in part.splitlines(keepends=True):
+            if run and len(run) + len(line) > LONGEST_PART:
+                found.append(run)
+                run = ""
+            run += line
+        found.append(run)
+    return found
+
+
+def _read(path: Path) -> str | None:
+    try:
+        content = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in content else content
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,62 @@
+"""``evergrad eval``: measure a version on text."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from evergrad import train as training
+
+from . import _options as options
+from ._output import JsonOption, note, out, print_json
+from ._show import table
+from ._texts import resolve
+from ._verb import verb
+
+EXAMPLES = (
+    "evergrad eval cpython-prose cpython-code --store run",
+    "evergrad eval letters.txt --store run --version 0001 --json",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Join the command line."""
+    verb(app, evaluate, EXAMPLES, name="eval")
+
+
+def evaluate(
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TEXT...",
+            help="cpython-prose, cpython-code, or files, folders, globs of text files.",
+            show_default=False,
+        ),
+    ],
+    store: options.StoreOption = options.DEFAULT_STORE,
+    version: options.VersionOption = None,
+    model: options.ModelOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the current version on the held-out tenth of some text, in bits per byte.
+
+    8 is knowing nothing, lower is better. The tenth is the one that [bold]train[/bold] and
+    [bold]adapt[/bold] never learn from.
+    """
+    path, loaded, tokenizer = options.open_model(store, version, model)
+    measured = {}
+    for name in dict.fromkeys(texts):
+        domain = training.encode_domain(resolve(name), tokenizer)
+        note(f"{name}: {domain.heldout_bytes:,} bytes held out")
+        measured[name] = training.bits_per_byte(
+            loaded, domain.heldout_ids, domain.heldout_bytes, loaded.config.context
+        )
+    if as_json:
+        print_json({"model": path, "bits_per_byte": measured})
+        return
+    made = table("held-out text", "bits per byte", title=str(path))
+    for name, value in measured.items():
+        made.add_row(escape(name), f"{value:.3f}")
+    out.print(made)

@@ -1,0 +1,101 @@
+"""``evergrad info``: what this machine runs, or what a model folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+import evergrad
+from evergrad import continual
+
+from . import _options as options
+from ._output import JsonOption, out, print_json
+from ._show import table
+from ._verb import verb
+
+EXAMPLES = (
+    "evergrad info",
+    "evergrad info run  (a store: its current version)",
+    "evergrad info run/versions/0002 --json",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Join the command line."""
+    verb(app, info, EXAMPLES)
+
+
+def info(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A store or a model folder; without it, this installation."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which kernels, instruction set and threads are in use, or what a model folder holds."""
+    if folder is None:
+        config = evergrad.show_config()
+        if as_json:
+            print_json(config)
+        else:
+            _show_config(config)
+        return
+    facts = _model(folder)
+    if as_json:
+        print_json(facts)
+    else:
+        _show_facts(facts, str(facts.pop("path")))
+
+
+def _show_config(config: Mapping[str, Any]) -> None:
+    facts = {name: value for name, value in config.items() if name not in ("ops", "notes")}
+    _show_facts(facts, "evergrad")
+    by_backend: dict[str, list[str]] = {}
+    for op, backend in config["ops"].items():
+        by_backend.setdefault(backend, []).append(op)
+    out.print()
+    for backend, ops in by_backend.items():
+        out.print(f"[bold]{backend}[/bold] runs {len(ops)} ops: {', '.join(ops)}")
+    for note in config["notes"]:
+        out.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
+
+
+def _model(folder: Path) -> dict[str, Any]:
+    if (folder / "current").is_file():
+        folder = continual.VersionStore(folder).current().path
+    path, model, tokenizer = options.open_model(folder, None, folder)
+    facts: dict[str, Any] = {
+        "path": path,
+        "parameters": sum(parameter.data.size for parameter in model.parameters()),
+        **model.config.to_dict(),
+        "tokenizer": f"{tokenizer.vocab_size} tokens",
+    }
+    if (path / "report.json").is_file():
+        report = continual.Version(path).report
+        for name in ("version", "parent", "created", "accepted", "domain", "after"):
+            facts[name] = report.get(name)
+    return facts
+
+
+def _show_facts(facts: Mapping[str, Any], title: str) -> None:
+    made = table("", "", title=escape(title))
+    made.show_header = False
+    made.columns[1].justify = "left"
+    made.columns[1].no_wrap = False
+    for name, value in facts.items():
+        made.add_row(f"[dim]{escape(name)}[/dim]", escape(_text(value)))
+    out.print(made)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {_text(item)}" for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,101 @@
+"""``evergrad versions``: what a store holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from evergrad import io
+from evergrad.continual import StoreError, Version, VersionStore
+
+from . import _options as options
+from ._output import FAILURE, JsonOption, UserError, out, print_json
+from ._show import percent, table
+from ._verb import verb
+
+EXAMPLES = (
+    "evergrad versions --store run",
+    "evergrad versions --store run --verify --json",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Join the command line."""
+    verb(app, versions, EXAMPLES)
+
+
+def versions(
+    store: options.StoreOption = options.DEFAULT_STORE,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Compare every file with the checksum in its report."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the versions of a store: where each came from, what it gained, what it forgot."""
+    opened = VersionStore(store)
+    found = opened.list()
+    if not found:
+        raise UserError(f"{store}: no versions here; train a first one with `evergrad train`")
+    try:
+        current = opened.current().name
+    except StoreError:
+        current = None
+    rows = [{"current": version.name == current, **_row(version, verify)} for version in found]
+    if as_json:
+        print_json({"store": store, "current": current, "versions": rows})
+    else:
+        _show(rows, verify)
+    if any(row["problem"] for row in rows):
+        raise typer.Exit(FAILURE)
+
+
+def _row(version: Version, verify: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"version": version.name, "problem": None}
+    try:
+        if verify:
+            version.verify()
+        report = version.report
+        row |= {name: report[name] for name in ("accepted", "parent", "created")}
+    except (io.CorruptFileError, OSError, KeyError, TypeError) as error:
+        return {**row, "problem": str(error)}
+    for name in (
+        "domain",
+        "strategy",
+        "progress_percent",
+        "forgetting_percent",
+        "before",
+        "after",
+        "reasons",
+    ):
+        row[name] = report.get(name)
+    return row
+
+
+def _show(rows: list[dict[str, Any]], verify: bool) -> None:
+    columns = ["version", "from", "learned", "strategy", "progress", "forgetting", "verdict"]
+    made = table(*columns, *(["files"] if verify else []))
+    for row in rows:
+        name = f"{row['version']} [green]current[/green]" if row["current"] else row["version"]
+        if "created" not in row:
+            made.add_row(name, *[""] * 5, "[red]unreadable[/red]")
+            continue
+        progress, forgetting = row["progress_percent"], row["forgetting_percent"] or {}
+        cells = [
+            name,
+            row["parent"] or "-",
+            escape(row["domain"] or "-"),
+            (row["strategy"] or {}).get("name", "-"),
+            "-" if progress is None else percent(progress / 100),
+            ", ".join(percent(value / 100) for value in forgetting.values()) or "-",
+            "accepted" if row["accepted"] else "[yellow]rejected[/yellow]",
+        ]
+        made.add_row(*cells, *(["[green]intact[/green]"] if verify else []))
+    out.print(made)
+    for row in rows:
+        if row["problem"]:
+            out.print(f"[red]{row['version']}:[/red] {escape(row['problem'])}", soft_wrap=True)
+        for reason in row.get("reasons") or []:
+            out.print(f"[dim]{row['version']} rejected: {escape(reason)}[/dim]", soft_wrap=True)

@@ -1,0 +1,240 @@
+"""Write a file or a folder so that a reader, or a killed writer, never sees half of it.
+
+A temporary sibling is filled, flushed to the disk, then renamed: on one file system a rename is
+atomic. What a killed process leaves behind is recognised by its name, which also says who wrote it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# .evergrad-tmp.<host>.<pid>.<start of process>.<random>
+PREFIX = ".evergrad-tmp."
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write `data` to `path`: afterwards the file holds all of it, or what it held before.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; its folder must exist. An existing file is replaced.
+    data : bytes
+        The whole content.
+
+    Raises
+    ------
+    TypeError
+        If `data` is not bytes-like.
+    OSError
+        If the folder is missing, not writable, or the disk is full; the old file is untouched.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "note.txt")
+    ...     write_atomic(file, b"whole")
+    ...     file.read_bytes()
+    b'whole'
+    """
+    path = Path(path)
+    view = memoryview(data).cast("B")
+    temporary = path.parent / _temporary_name()
+    try:
+        with open(temporary, "xb") as file:
+            file.write(view)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Fill a temporary sibling of `path`, then rename it into place.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder to create. Its parent is created if need be.
+
+    Yields
+    ------
+    Path
+        The temporary folder to write into. When the block ends, its files are flushed to the disk
+        and the folder takes its name; when the block raises, the folder is removed.
+
+    Raises
+    ------
+    FileExistsError
+        If `path` exists, at the start or by the end of the block: nothing is overwritten.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     target = pathlib.Path(root, "version")
+    ...     with atomic_folder(target) as folder:
+    ...         _ = (folder / "a.txt").write_text("a")
+    ...         before = target.exists()
+    ...     before, sorted(p.name for p in target.iterdir())
+    (False, ['a.txt'])
+    """
+    path = Path(path)
+    _refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / _temporary_name()
+    temporary.mkdir()
+    try:
+        yield temporary
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                _fsync(os.path.join(folder, name))
+            _fsync_folder(folder)
+        _refuse_existing(path)  # rename would silently replace an empty folder
+        try:
+            os.rename(temporary, path)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                _refuse_existing(path)
+            raise
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _fsync_folder(path.parent)
+
+
+def remove_folder(path: str | os.PathLike[str]) -> None:
+    """Remove a folder so that nobody sees half of it.
+
+    It is renamed to a temporary first: when the process is killed while its files go, what stays is
+    a leftover for `clean_leftovers`, no folder that looks whole.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     folder = pathlib.Path(root, "old")
+    ...     folder.mkdir()
+    ...     remove_folder(folder)
+    ...     folder.exists()
+    False
+    """
+    path = Path(path)
+    temporary = path.parent / _temporary_name()
+    os.rename(path, temporary)
+    shutil.rmtree(temporary)
+
+
+def clean_leftovers(root: str | os.PathLike[str]) -> list[Path]:
+    """Remove, anywhere under `root`, the temporaries of writers that no longer run.
+
+    Temporaries of running processes, and of other machines that share the file system, stay.
+
+    Parameters
+    ----------
+    root : path-like
+        A folder; one that does not exist holds no leftovers.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     clean_leftovers(root)
+    []
+    """
+    removed = []
+    for folder, subfolders, files in os.walk(root):
+        found = [name for name in subfolders + files if name.startswith(PREFIX)]
+        subfolders[:] = [name for name in subfolders if not name.startswith(PREFIX)]
+        for name in found:
+            if _writer_is_gone(name):
+                path = Path(folder, name)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+                removed.append(path)
+    return removed
+
+
+def _temporary_name() -> str:
+    pid = os.getpid()
+    return f"{PREFIX}{_host()}.{pid}.{_process_start(pid)}.{secrets.token_hex(4)}"
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _process_start(pid: int) -> str:
+    """Clock ticks from boot to the start of the process: tells two users of one pid apart.
+
+    "0" where the system does not say.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "0"
+    # Field 2 is the command in parentheses and may itself hold spaces; start time is field 22.
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _writer_is_gone(name: str) -> bool:
+    fields = name[len(PREFIX) :].split(".")
+    if len(fields) != 4 or fields[0] != _host() or not fields[1].isdigit():
+        return False
+    pid = int(fields[1])
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False  # it exists and belongs to somebody else, or the name is not ours to judge
+    start = _process_start(pid)
+    return "0" not in (start, fields[2]) and start != fields[2]
+
+
+def _refuse_existing(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} exists already and is not overwritten")
+
+
+def _fsync(path: str | os.PathLike[str]) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_folder(path: str | os.PathLike[str]) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is journalled
+        _fsync(path)

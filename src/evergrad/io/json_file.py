@@ -1,0 +1,111 @@
+"""JSON files, with errors that name the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .atomic import write_atomic
+from .errors import CorruptFileError
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None = 2) -> None:
+    """Write `value` as UTF-8 JSON, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; an existing one is replaced.
+    value : object
+        What `json` accepts, plus NumPy scalars and arrays (as numbers and lists). Floats come
+        back exactly.
+    indent : int, optional
+        Blanks per level; None writes one line, many times faster.
+
+    Raises
+    ------
+    TypeError
+        If a part of `value` has no JSON form.
+    ValueError
+        If a number is NaN or infinite: JSON has none.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "a.json")
+    ...     write_json(file, {"loss": 0.5})
+    ...     read_json(file)
+    {'loss': 0.5}
+    """
+    try:
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+    except ValueError as error:
+        raise ValueError(f"{path}: cannot be written as JSON: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"{path}: cannot be written as JSON: {error}") from error
+    write_atomic(path, text.encode() + b"\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    object
+        Its content.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    CorruptFileError
+        If it is empty, truncated, not UTF-8 or not JSON; the message says which, and where.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "a.json")
+    ...     _ = file.write_text('{"loss": 0')
+    ...     try:
+    ...         read_json(file)
+    ...     except CorruptFileError as error:
+    ...         print(str(error).partition("a.json: ")[2])
+    truncated JSON: ends at line 1 column 11 where more is expected
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorruptFileError(f"{path}: not UTF-8 text (byte {error.start})") from error
+    if not text.strip():
+        raise CorruptFileError(f"{path}: empty file where JSON is expected")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno} column {error.colno}"
+        # An unterminated string is reported where it starts, everything else where it ends.
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            problem = f"truncated JSON: ends at {where} where more is expected"
+            if error.msg.startswith("Unterminated string"):
+                problem = f"truncated JSON: the string that starts at {where} never ends"
+        else:
+            problem = f"not JSON: {error.msg} at {where}"
+        raise CorruptFileError(f"{path}: {problem}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")

@@ -1,0 +1,45 @@
+"""Layers: `out, backward = layer(x)`, `dx = backward(dout)`.
+
+A layer computes its output and hands back a function for the way back, which adds to each
+`Parameter.grad` and returns the gradient of the input. There is no tape and no graph: a model is
+a composition of such pairs, and its backward pass is written where its forward pass is.
+"""
+
+from __future__ import annotations
+
+from ._backward import once
+from ._buffer import Array
+from .activation import GELU, ReLU, Sigmoid, Tanh
+from .attention import CausalSelfAttention
+from .dropout import Dropout
+from .embedding import Embedding
+from .flat import FlatParameters, flatten_
+from .linear import Linear, ResidualLinear
+from .mlp import MLP
+from .module import Module
+from .norm import LayerNorm
+from .parameter import Parameter
+from .random import RandomStream
+from .sequential import Sequential
+
+__all__ = [
+    "GELU",
+    "MLP",
+    "Array",
+    "CausalSelfAttention",
+    "Dropout",
+    "Embedding",
+    "FlatParameters",
+    "LayerNorm",
+    "Linear",
+    "Module",
+    "Parameter",
+    "RandomStream",
+    "ReLU",
+    "ResidualLinear",
+    "Sequential",
+    "Sigmoid",
+    "Tanh",
+    "flatten_",
+    "once",
+]

@@ -1,0 +1,55 @@
+"""The second half of a layer's answer: `out, backward = layer(x)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["once"]
+
+
+class once:
+    """A backward function that runs once and lets go of what it saved.
+
+    A closure keeps alive every array that it mentions. Composed layers keep the closures of
+    their parts, so without further care all activations of a model would live until its whole
+    backward pass is over. `once` holds the only reference to the closure and drops it during
+    the call: each layer's activations return to the buffer pool as the pass goes by.
+
+    A cotangent of None says that nothing below needs a gradient; it is passed on as None.
+
+    Parameters
+    ----------
+    function : callable
+        `function(dout, ...) -> dx`.
+
+    Raises
+    ------
+    RuntimeError
+        When called a second time.
+
+    Examples
+    --------
+    >>> backward = once(lambda dout: 2 * dout)
+    >>> backward(3)
+    6
+    >>> backward(3)
+    Traceback (most recent call last):
+        ...
+    RuntimeError: backward ran already, and what it saved is gone; run the forward again
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function: Callable[..., Any] | None = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        function, self._function = self._function, None
+        if function is None:
+            raise RuntimeError(
+                "backward ran already, and what it saved is gone; run the forward again"
+            )
+        if args and args[0] is None:
+            return None
+        return function(*args, **kwargs)

@@ -1,0 +1,80 @@
+"""Embedding: a table of vectors, looked up by index."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import ops
+from ._backward import once
+from ._buffer import Array
+from .module import Module
+from .parameter import Parameter
+from .random import initial_weight
+
+__all__ = ["Embedding"]
+
+
+class Embedding(Module):
+    """A table of vectors: ``y[i] = weight[input[i]]``.
+
+    Parameters
+    ----------
+    num_embeddings, dim : int
+        Rows of the table, and their length.
+    std : float, default 1.0
+        Standard deviation of the initial values.
+    rng : numpy.random.Generator, optional
+        Source of the initial values; default: fresh entropy.
+
+    Attributes
+    ----------
+    weight : Parameter
+        [num_embeddings, dim].
+
+    Examples
+    --------
+    >>> table = Embedding(3, 2)
+    >>> table.weight.data[...] = [[0, 0], [1, 10], [2, 20]]
+    >>> out, backward = table(np.array([2, 1]))
+    >>> out
+    array([[ 2., 20.],
+           [ 1., 10.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        dim: int,
+        *,
+        std: float = 1.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.weight = Parameter(initial_weight((num_embeddings, dim), std, rng, dim))
+
+    def __call__(self, input: Array, *, add_to: Array | None = None) -> tuple[Array, once]:
+        """Look up rows.
+
+        Parameters
+        ----------
+        input : ndarray of int
+            [...], each in [0, num_embeddings).
+        add_to : ndarray, optional
+            [..., dim]: the rows are added to it, in place, and it is the output. Its cotangent
+            is dout itself.
+
+        Returns
+        -------
+        out : ndarray
+            [..., dim].
+        backward : callable
+            dout -> None: indices have no gradient.
+        """
+        weight = self.weight
+        out = ops.embedding(input, weight.data, out=add_to, accumulate=add_to is not None)
+
+        @once
+        def backward(dout: Array) -> None:
+            if weight.requires_grad:
+                ops.embedding_backward(dout, input, len(weight.data), dweight=weight.grad)
+
+        return out, backward

@@ -1,0 +1,216 @@
+"""Module: what layers and models share. Names, modes, state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .flat import FlatParameters, flatten_
+from .parameter import Parameter
+from .random import RandomStream
+
+__all__ = ["Module"]
+
+T = TypeVar("T")
+
+
+class Module:
+    """Base of layers and models.
+
+    A module is a plain object whose attributes may be parameters, other modules, and lists of
+    modules; these are found by looking, in the order in which they were assigned. Calling it
+    returns the output and a function for the way back:
+
+        out, backward = layer(x)      # forward
+        dx = backward(dout)           # adds to every Parameter.grad; once per forward
+
+    Layers take `need_dx=False` where the input needs no gradient; backward then returns None.
+
+    Attributes
+    ----------
+    training : bool
+        Dropout drops in training mode only. Set by `train` and `eval`.
+    flat : FlatParameters or None
+        The flat buffers, once `flatten_` was called on this module.
+
+    Examples
+    --------
+    >>> class Scale(Module):
+    ...     def __init__(self):
+    ...         self.weight = Parameter([1.0, 2.0])
+    ...     def __call__(self, x):
+    ...         def backward(dout):
+    ...             self.weight.grad += (dout * x).sum(0)
+    ...             return dout * self.weight.data
+    ...         return x * self.weight.data, backward
+    >>> scale = Scale()
+    >>> out, backward = scale(np.ones((3, 2), np.float32))
+    >>> dx = backward(np.ones((3, 2), np.float32))
+    >>> dict(scale.named_parameters())["weight"].grad
+    array([3., 3.], dtype=float32)
+    """
+
+    training: bool = True
+    flat: FlatParameters | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__")
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Yield this module (under the name "") and all below it, each once."""
+        return _walk(self, Module, "", set())
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield dotted names and parameters in definition order; a shared one only once."""
+        return _walk(self, Parameter, "", set())
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield the parameters in definition order."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any parameter of this module is to be learned."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    def train(self, mode: bool = True) -> None:
+        """Switch this module and all below it to training mode."""
+        for _, module in self.named_modules():
+            module.training = mode
+
+    def eval(self) -> None:
+        """Switch this module and all below it to evaluation mode."""
+        self.train(False)
+
+    def freeze(self, *prefixes: str) -> None:
+        """Stop learning the named parts, and lay the flat buffers out anew.
+
+        Frozen parameters get no gradients and cost no backward work. Optimizers made before
+        hold buffers that are gone: make a new one.
+
+        Parameters
+        ----------
+        *prefixes : str
+            Dotted names of parameters or modules; none at all means everything.
+
+        Raises
+        ------
+        ValueError
+            When a prefix names nothing.
+
+        Examples
+        --------
+        >>> from evergrad import nn
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        >>> net.freeze("layers.0")
+        >>> net.flat.data.size
+        4
+        """
+        self._set_requires_grad(prefixes, False)
+
+    def unfreeze(self, *prefixes: str) -> None:
+        """Learn the named parts again; the counterpart of `freeze`."""
+        self._set_requires_grad(prefixes, True)
+
+    def _set_requires_grad(self, prefixes: tuple[str, ...], value: bool) -> None:
+        parameters = dict(self.named_parameters())
+        chosen = set() if prefixes else set(parameters)
+        for prefix in prefixes:
+            names = {name for name in parameters if f"{name}.".startswith(f"{prefix}.")}
+            if not names:
+                raise ValueError(f"{prefix!r} names no parameter of {type(self).__name__}")
+            chosen |= names
+        for name in chosen:
+            parameters[name].requires_grad = value
+        flatten_(self)
+
+    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the parameters' arrays by name: the memory itself, so copy what you keep."""
+        return {name: parameter.data for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, npt.ArrayLike]) -> None:
+        """Copy arrays into the parameters. All names and shapes are checked before any is written.
+
+        Parameters
+        ----------
+        state : mapping of str to array_like
+            As from `state_dict`. Any float dtype; converted to the parameter's.
+
+        Raises
+        ------
+        ValueError
+            When names are missing or unknown, or shapes differ; lists all of them.
+        TypeError
+            When an array is not floating point.
+
+        Examples
+        --------
+        >>> from evergrad import nn
+        >>> first, second = nn.Linear(2, 3), nn.Linear(2, 3)
+        >>> second.load_state_dict(first.state_dict())
+        >>> bool((first.weight.data == second.weight.data).all())
+        True
+        """
+        parameters = dict(self.named_parameters())
+        arrays = {name: np.asarray(value) for name, value in state.items()}
+        problems = [f"missing: {name}" for name in parameters if name not in arrays]
+        for name, array in arrays.items():
+            if name not in parameters:
+                problems.append(f"unknown: {name}")
+            elif array.shape != (expected := parameters[name].data.shape):
+                problems.append(f"shape of {name}: got {array.shape}, expected {expected}")
+        if problems:
+            raise ValueError(
+                f"state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
+            )
+        for name, array in arrays.items():
+            if not np.issubdtype(array.dtype, np.floating):
+                raise TypeError(f"{name} must be floating point, got {array.dtype}")
+        for name, parameter in parameters.items():
+            parameter.data[...] = arrays[name]
+
+    def random_state(self) -> dict[str, list[int]]:
+        """Return `[seed, offset]` of every random stream: what dropout needs to resume exactly.
+
+        Examples
+        --------
+        >>> from evergrad import nn
+        >>> dropout = nn.Dropout(0.5, stream=nn.RandomStream(seed=7))
+        >>> _ = dropout(np.ones(100, np.float32))
+        >>> dropout.random_state()
+        {'stream': [7, 100]}
+        """
+        return {name: [stream.seed, stream.offset] for name, stream in self._streams().items()}
+
+    def load_random_state(self, state: Mapping[str, list[int]]) -> None:
+        """Set the random streams to what `random_state` returned."""
+        streams = self._streams()
+        if streams.keys() != state.keys():
+            raise ValueError(
+                f"random state has streams {sorted(state)}, "
+                f"{type(self).__name__} has {sorted(streams)}"
+            )
+        for name, stream in streams.items():
+            stream.seed, stream.offset = state[name]
+
+    def _streams(self) -> dict[str, RandomStream]:
+        return dict(_walk(self, RandomStream, "", set()))
+
+
+def _walk(value: Any, kind: type[T], name: str, seen: set[int]) -> Iterator[tuple[str, T]]:
+    """Yield the objects of class `kind` at and below `value`, depth first, with dotted names."""
+    if isinstance(value, kind) and id(value) not in seen:
+        seen.add(id(value))
+        yield name, value
+    members: Iterable[tuple[str, Any]]
+    if isinstance(value, Module):
+        members = vars(value).items()
+    elif isinstance(value, (list, tuple)):
+        members = ((str(i), member) for i, member in enumerate(value))
+    else:
+        return
+    for key, member in members:
+        yield from _walk(member, kind, f"{name}.{key}" if name else key, seen)

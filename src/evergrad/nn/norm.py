@@ -1,0 +1,82 @@
+"""Layer normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .. import ops
+from ._backward import once
+from ._buffer import Array
+from .module import Module
+from .parameter import Parameter
+
+__all__ = ["LayerNorm"]
+
+
+class LayerNorm(Module):
+    """Normalise each row: ``y = (x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Parameters
+    ----------
+    dim : int
+        Size of the last dimension, over which mean and (biased) variance are taken.
+    eps : float, default 1e-5
+        Added to the variance.
+
+    Attributes
+    ----------
+    weight, bias : Parameter
+        [dim], initially 1 and 0.
+
+    References
+    ----------
+    Ba, Kiros & Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
+
+    Examples
+    --------
+    >>> out, backward = LayerNorm(2)(np.array([[1.0, 3.0]], np.float32))
+    >>> out.round(3)
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        self.weight = Parameter(np.ones(dim, np.float32))
+        self.bias = Parameter(np.zeros(dim, np.float32))
+        self.eps = eps
+
+    def __call__(self, x: Array, *, need_dx: bool = True) -> tuple[Array, once]:
+        """Normalise x [..., dim].
+
+        Returns
+        -------
+        out : ndarray
+            [..., dim].
+        backward : callable
+            (dout, dresidual=None) -> dx. `dresidual` is the cotangent that reaches x on the
+            residual path beside the norm; it is added to dx in the same pass.
+        """
+        weight, bias = self.weight, self.bias
+        out, mean, rstd = ops.layer_norm(
+            x, weight.data.shape, weight.data, bias.data, self.eps, return_stats=True
+        )
+
+        @once
+        def backward(dout: Array, *, dresidual: Array | None = None) -> Array | None:
+            if not (need_dx or weight.requires_grad or bias.requires_grad):
+                return None
+            dx, _, _ = ops.layer_norm_backward(
+                dout,
+                x,
+                mean,
+                rstd,
+                weight.data,
+                dresidual=dresidual if need_dx else None,
+                dweight=weight.grad,
+                dbias=bias.grad,
+                need_dx=need_dx,
+                need_dweight=weight.requires_grad,
+                need_dbias=bias.requires_grad,
+            )
+            return dx
+
+        return out, backward

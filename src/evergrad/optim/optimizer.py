@@ -1,0 +1,126 @@
+"""Optimizer: what all update rules over flat buffers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Optimizer"]
+
+
+class FlatBuffers(Protocol):
+    """What `nn.flatten_` makes: all parameters in one array, all their gradients in another."""
+
+    decay: int  # weight decay applies to the first `decay` elements
+
+    @property
+    def data(self) -> npt.NDArray[Any]: ...
+    @property
+    def grad(self) -> npt.NDArray[Any]: ...
+
+
+class Optimizer:
+    """Base of the optimizers.
+
+    An optimizer sees no layers, only the two flat buffers: one call of a kernel updates the
+    stretch that weight decay applies to, a second one the rest.
+
+    Parameters
+    ----------
+    flat : FlatBuffers
+        `model.flat`.
+    lr : float
+        Learning rate. A plain attribute: a schedule assigns it before each step.
+    weight_decay : float
+        Applied to `flat.data[:flat.decay]`, the matrices, alone.
+
+    Attributes
+    ----------
+    steps : int
+        Updates made.
+    buffers : dict of str to ndarray
+        State of the rule, arrays of `flat.data`'s length.
+
+    Examples
+    --------
+    >>> from evergrad import nn, optim
+    >>> layer = nn.Linear(2, 3)
+    >>> optimizer = optim.Adam(nn.flatten_(layer))
+    >>> optimizer.step()
+    >>> optimizer.state_dict()["steps"], optimizer.state_dict()["exp_avg"].shape
+    (1, (9,))
+    """
+
+    def __init__(self, flat: FlatBuffers, lr: float, weight_decay: float) -> None:
+        self.flat = flat
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.steps = 0
+        self.buffers: dict[str, npt.NDArray[Any]] = {}
+
+    def step(self, grad_scale: float = 1.0) -> None:
+        """Update all parameters from the gradients.
+
+        Parameters
+        ----------
+        grad_scale : float, default 1.0
+            The gradients are multiplied by it first: what clipping asks for, without a pass of
+            its own.
+        """
+        data, grad = self.flat.data, self.flat.grad
+        self.steps += 1
+        for part, weight_decay in self._parts():
+            buffers = {name: buffer[part] for name, buffer in self.buffers.items()}
+            self._update(data[part], grad[part], buffers, weight_decay, grad_scale)
+
+    def zero_grad(self) -> None:
+        """Set all gradients to 0."""
+        self.flat.grad.fill(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return steps, learning rate, and the buffers (the memory itself: copy what you keep)."""
+        return {"steps": self.steps, "lr": self.lr, **self.buffers}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the state of an optimizer of the same kind over the same parameters.
+
+        Raises
+        ------
+        ValueError
+            When entries are missing or unknown, or a buffer's length differs.
+        """
+        expected = self.state_dict()
+        if state.keys() != expected.keys():
+            raise ValueError(
+                f"state of {type(self).__name__} has entries {sorted(expected)}, "
+                f"got {sorted(state)}"
+            )
+        for name, buffer in self.buffers.items():
+            if np.shape(state[name]) != buffer.shape:
+                raise ValueError(
+                    f"{name}: got shape {np.shape(state[name])}, expected {buffer.shape}"
+                )
+        for name, buffer in self.buffers.items():
+            buffer[...] = state[name]
+        self.steps, self.lr = int(state["steps"]), float(state["lr"])
+
+    def _parts(self) -> Iterator[tuple[slice, float]]:
+        size, decay = self.flat.data.size, self.flat.decay
+        if self.weight_decay == 0 or decay == size:
+            yield slice(0, size), self.weight_decay
+        else:
+            yield slice(0, decay), self.weight_decay
+            yield slice(decay, size), 0.0
+
+    def _update(
+        self,
+        data: npt.NDArray[Any],
+        grad: npt.NDArray[Any],
+        buffers: dict[str, npt.NDArray[Any]],
+        weight_decay: float,
+        grad_scale: float,
+    ) -> None:
+        raise NotImplementedError

@@ -1,0 +1,9 @@
+"""Text to token ids and back, and padding-free batches of them."""
+
+from __future__ import annotations
+
+from .batch import IGNORE_INDEX, Batch, pack, windows
+from .cleaning import clean
+from .tokenizer import Tokenizer
+
+__all__ = ["IGNORE_INDEX", "Batch", "Tokenizer", "clean", "pack", "windows"]

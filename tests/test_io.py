@@ -1,0 +1,245 @@
+"""Files are whole or absent, and errors name the file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from evergrad import io
+from evergrad.io import atomic
+
+
+def test_write_atomic_replaces_and_leaves_no_temporary(tmp_path):
+    path = tmp_path / "a.bin"
+    io.write_atomic(path, b"old")
+    io.write_atomic(path, bytearray(b"new"))
+    assert path.read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_write_atomic_refuses_text(tmp_path):
+    with pytest.raises(TypeError):
+        io.write_atomic(tmp_path / "a", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL_DISK = """
+import resource, sys
+from evergrad import io
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    io.write_atomic(sys.argv[1], bytes(8192))
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file size limits are POSIX")
+def test_write_atomic_keeps_the_old_file_when_the_disk_is_full(tmp_path):
+    path = tmp_path / "a.bin"
+    io.write_atomic(path, b"old")
+    command = [sys.executable, "-c", FULL_DISK, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout == "OSError\n"
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_write_atomic_needs_the_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing"):
+        io.write_atomic(tmp_path / "missing" / "a", b"")
+
+
+def test_atomic_folder_appears_whole(tmp_path):
+    target = tmp_path / "versions" / "0001"
+    with io.atomic_folder(target) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_text("a")
+        assert folder.parent == target.parent
+        assert not target.exists()
+    assert (target / "sub" / "a").read_text() == "a"
+    assert [p.name for p in target.parent.iterdir()] == ["0001"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_atomic_folder_vanishes_when_its_block_raises(tmp_path, error):
+    with pytest.raises(error), io.atomic_folder(tmp_path / "a") as folder:
+        (folder / "a").write_text("a")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic_folder_never_overwrites(tmp_path):
+    target = tmp_path / "a"
+    target.mkdir()
+    with pytest.raises(FileExistsError, match="not overwritten"), io.atomic_folder(target):
+        raise AssertionError("the block must not run")
+    other = tmp_path / "b"
+    with pytest.raises(FileExistsError, match="not overwritten"), io.atomic_folder(other):
+        other.mkdir()  # somebody else was faster
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+WRITER = """
+import os, sys
+from evergrad import io
+with io.atomic_folder(sys.argv[1]) as folder:
+    (folder / "half").write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read()
+    os.abort()
+"""
+
+
+def test_leftovers_go_only_when_their_writer_is_gone(tmp_path):
+    (tmp_path / "keep").write_text("keep")
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "deep" / "version")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == b"writing\n"
+    try:
+        assert io.clean_leftovers(tmp_path) == []
+    finally:
+        process.kill()
+        process.communicate()
+    removed = io.clean_leftovers(tmp_path)
+    assert [p.name.startswith(atomic.PREFIX) for p in removed] == [True]
+    assert list((tmp_path / "deep").iterdir()) == []
+    assert (tmp_path / "keep").exists()
+
+
+def test_leftovers_of_a_reused_pid_and_of_another_machine(tmp_path):
+    mine = atomic._temporary_name().split(".")
+    start = mine[4]
+    elsewhere = list(mine)
+    elsewhere[2], elsewhere[3] = "00000000", "4194305"  # above the largest pid there is
+    (tmp_path / ".".join(mine)).touch()
+    (tmp_path / ".".join(elsewhere)).touch()
+    (tmp_path / (atomic.PREFIX + "unknown")).touch()
+    assert io.clean_leftovers(tmp_path) == []
+    if start != "0":
+        reused = list(mine)
+        reused[4] = str(int(start) + 1)
+        (tmp_path / ".".join(reused)).touch()
+        assert [p.name for p in io.clean_leftovers(tmp_path)] == [".".join(reused)]
+
+
+def test_clean_leftovers_of_a_missing_root(tmp_path):
+    assert io.clean_leftovers(tmp_path / "nothing") == []
+
+
+def test_remove_folder(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    io.remove_folder(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        io.remove_folder(tmp_path / "a")
+
+
+def test_json_round_trip_is_exact(tmp_path):
+    path = tmp_path / "a.json"
+    value = {"float": 0.1 + 0.2, "large": 2**127 - 1, "text": "naïve 中 \x00", "list": [None, True]}
+    io.write_json(path, value)
+    assert io.read_json(path) == value
+    io.write_json(path, {"a": np.float64(0.1), "b": np.arange(2), "c": tmp_path})
+    assert io.read_json(path) == {"a": 0.1, "b": [0, 1], "c": str(tmp_path)}
+
+
+def test_json_refuses_what_it_cannot_hold(tmp_path):
+    path = tmp_path / "a.json"
+    with pytest.raises(ValueError, match=r"a\.json.*JSON"):
+        io.write_json(path, float("nan"))
+    with pytest.raises(TypeError, match=r"a\.json.*no JSON form for object"):
+        io.write_json(path, object())
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "empty file"),
+        (b" \n", "empty file"),
+        (b'{"a": [1, 2', "truncated JSON"),
+        (b'{"a": "unfin', "truncated JSON"),
+        (b'{"a": 1,\n oops}', "not JSON.*line 2 column 2"),
+        (b'{"a": 1} tail', "not JSON"),
+        (b"\xff\xfe{", "not UTF-8"),
+    ],
+)
+def test_read_json_says_what_is_wrong(tmp_path, content, problem):
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    with pytest.raises(io.CorruptFileError, match=rf"state\.json: .*{problem}"):
+        io.read_json(path)
+
+
+def test_read_json_of_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        io.read_json(tmp_path / "nothing.json")
+
+
+def test_safetensors_round_trip(tmp_path):
+    pytest.importorskip("safetensors")
+    tensors = {
+        "strided": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        "empty": np.zeros((0, 3), np.float32),
+        "scalar": np.array(2.5),
+        "mask": np.array([True, False]),
+        "big_endian": np.arange(3, dtype=">i4"),
+        "half": np.array([1.5], np.float16),
+    }
+    path = tmp_path / "a.safetensors"
+    io.save_safetensors(path, tensors, {"format": "np"})
+    loaded = io.load_safetensors(path)
+    assert loaded.keys() == tensors.keys()
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(loaded[name], value)
+        assert loaded[name].shape == value.shape
+        assert loaded[name].dtype == value.dtype.newbyteorder("=")
+        assert loaded[name].flags.writeable and loaded[name].flags.c_contiguous
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_safetensors_is_read_by_the_package_itself(tmp_path):
+    package = pytest.importorskip("safetensors.numpy")
+    path = tmp_path / "a.safetensors"
+    io.save_safetensors(path, {"w": np.eye(3, dtype=np.float32)})
+    np.testing.assert_array_equal(package.load_file(path)["w"], np.eye(3))
+
+
+@pytest.mark.parametrize("length", [0, 4, 20, 100, -1])
+def test_safetensors_truncated(tmp_path, length):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "model.safetensors"
+    io.save_safetensors(path, {"w": np.arange(100, dtype=np.float32)})
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(io.CorruptFileError, match=r"model\.safetensors: truncated"):
+        io.load_safetensors(path)
+
+
+def test_safetensors_bad_arguments(tmp_path):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "a"
+    with pytest.raises(TypeError, match="'w' must be a numeric array, got list"):
+        io.save_safetensors(path, {"w": [1.0]})
+    with pytest.raises(TypeError, match="'w' must be a numeric array, got object"):
+        io.save_safetensors(path, {"w": np.array([None])})
+    with pytest.raises(TypeError, match="names must be str"):
+        io.save_safetensors(path, {1: np.zeros(1)})
+    with pytest.raises(TypeError, match="metadata"):
+        io.save_safetensors(path, {"w": np.zeros(1)}, {"a": 1})
+    with pytest.raises(FileNotFoundError):
+        io.load_safetensors(path)
+
+
+def test_safetensors_missing_names_the_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match=r"pip install evergrad\[train\]"):
+        io.save_safetensors(tmp_path / "a", {})

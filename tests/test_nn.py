@@ -1,0 +1,456 @@
+"""Layers: gradients against finite differences, and what modules promise."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+import evergrad
+from evergrad import nn, ops
+from op_support import SEED
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    with evergrad.use_backend("reference"):
+        yield
+
+
+def to_float64(module: nn.Module, rng: np.random.Generator) -> None:
+    """Random float64 parameters: zeros and ones would hide terms."""
+    for parameter in module.parameters():
+        parameter.data = rng.standard_normal(parameter.data.shape)
+    nn.flatten_(module)
+
+
+def finite_difference(function: Callable[[], float], array: np.ndarray) -> np.ndarray:
+    """Central differences of function() with respect to every element of a float64 array."""
+    step = 1e-6
+    gradient = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+        value = array[index]
+        array[index] = value + step
+        above = function()
+        array[index] = value - step
+        below = function()
+        array[index] = value
+        gradient[index] = (above - below) / (2 * step)
+    return gradient
+
+
+def check_gradients(layer: nn.Module, x: np.ndarray, rng: np.random.Generator, **inputs) -> None:
+    """Every gradient of <dout, layer(x)>, with a random dout, against finite differences."""
+    random_state = layer.random_state()
+
+    def forward():
+        layer.load_random_state(random_state)  # the same dropout mask every time
+        return layer(x, **inputs)
+
+    out, backward = forward()
+    dout = rng.standard_normal(out.shape)
+    dx = backward(dout)
+
+    def objective() -> float:
+        return float((forward()[0] * dout).sum())
+
+    def close(gradient, array):
+        np.testing.assert_allclose(gradient, finite_difference(objective, array), 1e-6, 1e-7)
+
+    for parameter in layer.parameters():
+        close(parameter.grad, parameter.data)
+    if np.issubdtype(x.dtype, np.floating):
+        close(dx, x)
+    if "residual" in inputs:
+        close(dout, inputs["residual"])
+
+
+LAYERS = {
+    "linear": lambda: nn.Linear(5, 3),
+    "linear_without_bias": lambda: nn.Linear(5, 3, bias=False),
+    "linear_relu": lambda: nn.Linear(5, 3, activation="relu"),
+    "linear_sigmoid": lambda: nn.Linear(5, 3, activation="sigmoid"),
+    "linear_tanh": lambda: nn.Linear(5, 3, activation="tanh"),
+    "linear_gelu": lambda: nn.Linear(5, 3, activation="gelu"),
+    "linear_gelu_tanh": lambda: nn.Linear(5, 3, activation="gelu_tanh"),
+    "residual_linear": lambda: nn.ResidualLinear(5, 3),
+    "residual_linear_dropout": lambda: nn.ResidualLinear(5, 3, dropout=0.4),
+    "layer_norm": lambda: nn.LayerNorm(5),
+    "dropout": lambda: nn.Dropout(0.4),
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU("tanh"),
+    "mlp": lambda: nn.MLP(5, 7),
+    "sequential": lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.LayerNorm(4)),
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients(name, rng):
+    layer = LAYERS[name]()
+    to_float64(layer, rng)
+    check_gradients(layer, rng.standard_normal((4, 5)), rng)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", [name for name in LAYERS if "linear" in name])
+def test_gradients_with_a_residual(name, rng):
+    layer = LAYERS[name]()
+    to_float64(layer, rng)
+    residual = rng.standard_normal((4, 3))
+    check_gradients(layer, rng.standard_normal((4, 5)), rng, residual=residual)
+
+
+@pytest.mark.usefixtures("float64")
+def test_gradients_of_embedding(rng):
+    table = nn.Embedding(6, 3)
+    to_float64(table, rng)
+    check_gradients(table, np.array([[4, 0], [4, 1]]), rng)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("lengths", [[7], [1, 4, 2], [3, 0, 2]])
+def test_gradients_of_attention(lengths, dropout, rng):
+    attention = nn.CausalSelfAttention(dim=6, heads=2, dropout=dropout)
+    to_float64(attention, rng)
+    cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+    x, residual = rng.standard_normal((2, sum(lengths), 6))
+    check_gradients(attention, x, rng, cu_seqlens=cu_seqlens, residual=residual)
+
+
+@pytest.mark.usefixtures("float64")
+def test_layer_norm_adds_the_cotangent_of_the_residual_path(rng):
+    norm = nn.LayerNorm(5)
+    to_float64(norm, rng)
+    x, dout, dresidual = rng.standard_normal((3, 4, 5))
+    dx = norm(x)[1](dout)
+    np.testing.assert_allclose(norm(x)[1](dout, dresidual=dresidual), dx + dresidual)
+
+
+def test_gradients_add_up_over_backward_passes(rng):
+    layer = nn.MLP(4, 8)
+    x, dout = rng.standard_normal((2, 3, 4)).astype(np.float32)
+    layer(x)[1](dout)
+    once = {name: parameter.grad.copy() for name, parameter in layer.named_parameters()}
+    layer(x)[1](dout)
+    for name, parameter in layer.named_parameters():
+        np.testing.assert_allclose(parameter.grad, 2 * once[name], rtol=1e-6)
+
+
+def test_packed_sequences_do_not_see_each_other(rng):
+    attention = nn.CausalSelfAttention(dim=8, heads=2)
+    x = rng.standard_normal((9, 8)).astype(np.float32)
+    packed, _ = attention(x, np.array([0, 4, 9]))
+    np.testing.assert_allclose(packed[:4], attention(x[:4])[0], 1e-5, 1e-6)
+    np.testing.assert_allclose(packed[4:], attention(x[4:])[0], 1e-5, 1e-6)
+
+
+def test_attention_is_causal(rng):
+    attention = nn.CausalSelfAttention(dim=8, heads=2)
+    x = rng.standard_normal((6, 8)).astype(np.float32)
+    before, _ = attention(x)
+    x[4:] += 1
+    after, _ = attention(x)
+    np.testing.assert_allclose(after[:4], before[:4], 1e-5, 1e-6)
+    assert not np.allclose(after[4:], before[4:])
+
+
+def test_attention_takes_packed_tokens():
+    with pytest.raises(ValueError, match=r"expected \[tokens, dim\], got shape \(1, 5, 8\)"):
+        nn.CausalSelfAttention(dim=8, heads=2)(np.ones((1, 5, 8), np.float32))
+
+
+def test_heads_must_divide_dim():
+    with pytest.raises(ValueError, match="heads must divide dim"):
+        nn.CausalSelfAttention(dim=8, heads=3)
+
+
+# What a backward pass skips.
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_dx_on_request(name, rng):
+    layer = LAYERS[name]()
+    x = rng.standard_normal((4, 5)).astype(np.float32)
+    out, backward = layer(x, need_dx=False)
+    dout = rng.standard_normal(out.shape).astype(np.float32)
+    assert backward(dout) is None
+    assert all(parameter.grad.any() for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_frozen_parameters_get_no_gradient_and_leave_dx_alone(name, rng):
+    layer = LAYERS[name]()
+    x = rng.standard_normal((4, 5)).astype(np.float32)
+    state = layer.random_state()
+    out, backward = layer(x)
+    dout = rng.standard_normal(out.shape).astype(np.float32)
+    dx = backward(dout)
+    layer.freeze()
+    layer.load_random_state(state)
+    np.testing.assert_array_equal(layer(x)[1](dout), dx)
+    assert all(parameter.grad is None for parameter in layer.parameters())
+    assert layer(x, need_dx=False)[1](dout) is None
+
+
+def test_a_single_frozen_part_leaves_the_other_gradients_alone(rng):
+    layer = nn.CausalSelfAttention(dim=8, heads=2)
+    x, dout = rng.standard_normal((2, 6, 8)).astype(np.float32)
+    layer(x)[1](dout)
+    expected = {name: parameter.grad.copy() for name, parameter in layer.named_parameters()}
+    for frozen in expected:
+        layer.unfreeze()
+        layer.freeze(frozen)
+        layer.flat.grad.fill(0)
+        layer(x)[1](dout)
+        for name, parameter in layer.named_parameters():
+            if name == frozen:
+                assert parameter.grad is None
+            else:
+                np.testing.assert_array_equal(parameter.grad, expected[name])
+
+
+def test_sequential_stops_at_the_lowest_layer_that_learns(rng):
+    net = nn.Sequential(*(nn.Linear(4, 4, activation="tanh") for _ in range(3)))
+    x, dout = rng.standard_normal((2, 5, 4)).astype(np.float32)
+    net(x)[1](dout)
+    expected = [parameter.grad.copy() for parameter in net.layers[1].parameters()]
+    net.freeze("layers.0", "layers.2")
+    net.flat.grad.fill(0)
+    assert net(x, need_dx=False)[1](dout) is None
+    for parameter, gradient in zip(net.layers[1].parameters(), expected, strict=True):
+        np.testing.assert_array_equal(parameter.grad, gradient)
+
+
+# What a closure saves is dropped as soon as it is used.
+
+
+def test_backward_runs_once(rng):
+    layer = nn.Linear(3, 2)
+    out, backward = layer(np.ones((1, 3), np.float32))
+    backward(out)
+    with pytest.raises(RuntimeError, match="run the forward again"):
+        backward(out)
+
+
+def test_saved_arrays_are_released_as_the_backward_pass_goes_by(rng):
+    released: list[str] = []
+
+    class Probe(nn.Module):
+        """Reports the arrays that it saved, when they are released."""
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, x, *, need_dx=True):
+            saved = x.copy()
+            weakref.finalize(saved, released.append, self.name)
+
+            def backward(dout):
+                released.append(f"backward {self.name}")
+                return dout * saved
+
+            return x, nn.once(backward)
+
+    net = nn.Sequential(Probe("low"), Probe("high"))
+    out, backward = net(np.ones((2, 2), np.float32))
+    assert released == []
+    backward(out)
+    assert released == ["backward high", "high", "backward low", "low"]
+
+
+# Dropout.
+
+
+def test_dropout_in_evaluation_is_the_identity():
+    dropout = nn.Dropout(0.9)
+    dropout.eval()
+    x = np.ones((3, 3), np.float32)
+    out, backward = dropout(x)
+    assert out is x
+    assert backward(x) is x
+
+
+def test_dropout_repeats_from_a_restored_state():
+    net = nn.Sequential(nn.Dropout(0.5), nn.ResidualLinear(8, 8, dropout=0.5))
+    x = np.ones((16, 8), np.float32)
+    net(x)
+    state = net.random_state()
+    expected = [net(x)[0].copy() for _ in range(3)]
+    net.load_random_state(state)
+    for out in expected:
+        np.testing.assert_array_equal(net(x)[0], out)
+
+
+def test_layers_that_share_a_stream_drop_different_elements():
+    stream = nn.RandomStream(0)
+    first, second = nn.Dropout(stream=stream), nn.Dropout(stream=stream)
+    x = np.ones(1000, np.float32)
+    agreement = (first(x)[0] == second(x)[0]).mean()
+    assert 0.4 < agreement < 0.6
+    net = nn.Sequential(first, second)
+    assert list(net.random_state().values()) == [[0, 2000]]
+
+
+def test_random_state_must_fit():
+    with pytest.raises(ValueError, match="random state has streams"):
+        nn.Dropout(0.5).load_random_state({"other": [0, 0]})
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, float("nan")])
+def test_dropout_probability_out_of_range(p):
+    with pytest.raises(ValueError, match=r"p must lie in \[0, 1\)"):
+        nn.Dropout(p)
+
+
+# Modules.
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        self.table = nn.Embedding(4, 3)
+        self.inner = [nn.Linear(3, 3), nn.LayerNorm(3)]
+        self.head = nn.Linear(3, 4, bias=False)
+        self.head.weight = self.table.weight
+
+
+def test_names_follow_the_definition_and_shared_parameters_appear_once():
+    assert [name for name, _ in Tied().named_parameters()] == [
+        "table.weight",
+        "inner.0.weight",
+        "inner.0.bias",
+        "inner.1.weight",
+        "inner.1.bias",
+    ]
+
+
+def test_modes_reach_every_module():
+    net = nn.Sequential(nn.Dropout(), nn.MLP(2, 2))
+    net.eval()
+    assert not any(module.training for _, module in net.named_modules())
+    net.train()
+    assert all(module.training for _, module in net.named_modules())
+
+
+def test_state_dict_round_trip():
+    first, second = nn.MLP(3, 5), nn.MLP(3, 5)
+    nn.flatten_(second)
+    second.load_state_dict(first.state_dict())
+    for name, array in second.state_dict().items():
+        np.testing.assert_array_equal(array, first.state_dict()[name])
+    assert np.shares_memory(second.up.weight.data, second.flat.data)
+
+
+def test_load_state_dict_names_all_problems_and_changes_nothing():
+    layer = nn.MLP(3, 5)
+    before = {name: array.copy() for name, array in layer.state_dict().items()}
+    state = {name: array + 1 for name, array in before.items()}
+    state["more"] = state.pop("up.bias")
+    state["up.weight"] = state["up.weight"].T
+    with pytest.raises(ValueError, match="state does not fit MLP") as error:
+        layer.load_state_dict(state)
+    message = str(error.value)
+    assert "missing: up.bias" in message
+    assert "unknown: more" in message
+    assert "shape of up.weight: got (3, 5), expected (5, 3)" in message
+    for name, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_load_state_dict_refuses_integers():
+    with pytest.raises(TypeError, match="weight must be floating point"):
+        nn.Linear(2, 1, bias=False).load_state_dict({"weight": np.array([[1, 2]])})
+
+
+def test_unknown_activation():
+    with pytest.raises(ValueError, match="activation must be"):
+        nn.Linear(2, 2, activation="swish")
+    with pytest.raises(ValueError, match="approximate must be"):
+        nn.GELU("erf")
+
+
+# Flat buffers.
+
+
+def test_flatten_lays_out_matrices_first_and_keeps_values_and_gradients(rng):
+    layer = nn.Sequential(nn.LayerNorm(3), nn.Linear(3, 2))
+    x = rng.standard_normal((4, 3)).astype(np.float32)
+    out, backward = layer(x)
+    backward(out)
+    norm, linear = layer.layers
+    order = [linear.weight, norm.weight, norm.bias, linear.bias]
+    values = np.concatenate([parameter.data.ravel() for parameter in order])
+    gradients = np.concatenate([parameter.grad.ravel() for parameter in order])
+    flat = nn.flatten_(layer)
+    assert layer.flat is flat
+    assert flat.decay == 6
+    np.testing.assert_array_equal(flat.data, values)
+    np.testing.assert_array_equal(flat.grad, gradients)
+    assert all(np.shares_memory(p.data, flat.data) for p in layer.parameters())
+    assert all(np.shares_memory(p.grad, flat.grad) for p in layer.parameters())
+    assert flat.grad.any()
+
+
+def test_flatten_keeps_tied_parameters_tied():
+    net = Tied()
+    flat = nn.flatten_(net)
+    assert flat.data.size == 12 + 9 + 3 + 3 + 3
+    flat.data.fill(7)
+    assert net.head.weight is net.table.weight
+    assert (net.head.weight.data == 7).all()
+
+
+def test_freezing_moves_parameters_out_of_the_flat_buffers():
+    net = nn.MLP(3, 5)
+    before = {name: array.copy() for name, array in net.state_dict().items()}
+    old = nn.flatten_(net)
+    net.freeze("up")
+    assert net.flat.data.size == 5 * 3 + 3
+    assert net.up.weight.data.base is None
+    with pytest.raises(RuntimeError, match="flattened anew"):
+        _ = old.data
+    net.unfreeze()
+    assert net.flat.data.size == 2 * 5 * 3 + 5 + 3
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_everything_may_be_frozen():
+    net = nn.MLP(3, 5)
+    net.freeze()
+    assert net.flat.data.size == net.flat.decay == 0
+    assert not net.trainable
+
+
+def test_freeze_needs_a_name_that_exists():
+    net = nn.MLP(3, 5)
+    with pytest.raises(ValueError, match="'u' names no parameter of MLP"):
+        net.freeze("u")
+
+
+def test_flatten_refuses_mixed_dtypes():
+    layer = nn.Linear(2, 2)
+    layer.bias = nn.Parameter(np.zeros(2))
+    with pytest.raises(TypeError, match="share one dtype"):
+        nn.flatten_(layer)
+
+
+def test_layers_match_their_ops(rng):
+    """In float32, on the active backend: fused layers against the ops one by one."""
+    layer = nn.MLP(16, 33)
+    x, residual = rng.standard_normal((2, 17, 16)).astype(np.float32)
+    out, _ = layer(x, residual=residual)
+    hidden = ops.gelu(ops.linear(x, layer.up.weight.data, layer.up.bias.data), "tanh")
+    expected = ops.linear(hidden, layer.down.weight.data, layer.down.bias.data) + residual
+    np.testing.assert_allclose(out, expected, 1e-5, 1e-5)

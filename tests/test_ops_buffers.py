@@ -1,0 +1,184 @@
+"""Buffers that are handed over: written, or added to where promised, and nothing around touched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evergrad.bench import cases
+from evergrad.bench.op import ACCUMULATED, Case, Op
+from op_support import (
+    SEED,
+    assert_same_bits,
+    assert_within_budget,
+    cotangent,
+    each_backend,
+    each_case,
+    each_op,
+    exact_and_naive,
+    plain,
+    run,
+    using,
+)
+
+SENTINEL = np.float32(-12345.678)
+# Odd numbers of elements: neither the buffer nor its end falls on a vector boundary.
+BEFORE, AFTER = 3, 37
+
+
+class Framed:
+    """An array inside a larger one whose other elements have to stay as they are."""
+
+    def __init__(self, value: np.ndarray) -> None:
+        self.whole = np.full(BEFORE + value.size + AFTER, SENTINEL)
+        self.inside = self.whole[BEFORE : BEFORE + value.size].reshape(value.shape)
+        self.inside[...] = value
+
+    def assert_frame_intact(self) -> None:
+        assert (self.whole[:BEFORE] == SENTINEL).all()
+        assert (self.whole[self.whole.size - AFTER :] == SENTINEL).all()
+
+
+def takes(op: Op, name: str, backward: bool) -> bool:
+    return name in (op.backward if backward else op.forward).__annotations__
+
+
+def small(case: Case) -> bool:
+    return case.dims is not case.op.large
+
+
+@each_case(lambda case: small(case) and takes(case.op, "out", backward=False))
+@each_backend
+def test_out(case: Case, backend: str) -> None:
+    problem = case.problem(SEED)
+    with using(backend):
+        wanted = problem.forward()
+        framed = Framed(np.full_like(wanted["out"], np.nan, order="C"))
+        got = problem.forward(out=framed.inside)
+    assert got["out"] is framed.inside
+    assert_same_bits(got, wanted)
+    framed.assert_frame_intact()
+
+
+@each_case(lambda case: small(case) and case.op.updates)
+@each_backend
+def test_in_place_updates(case: Case, backend: str) -> None:
+    problem = case.problem(SEED)
+    given = {name: problem.args[name] for name in case.op.updates}
+    frames = {name: Framed(value) for name, value in given.items() if value is not None}
+    with using(backend):
+        wanted = problem.forward()
+        problem.forward(**{name: frame.inside for name, frame in frames.items()})
+    assert_same_bits({name: frame.inside for name, frame in frames.items()}, wanted)
+    for frame in frames.values():
+        frame.assert_frame_intact()
+
+
+@each_case(lambda case: small(case) and case.op.grads)
+@each_backend
+def test_gradient_buffers(case: Case, backend: str) -> None:
+    """Overwritten, but parameter gradients are added to what is there."""
+    op = case.op
+    problem, dout, exact, naive = exact_and_naive(case)
+    with using(backend):
+        outputs = problem.forward()
+        grads = problem.backward(outputs, dout)
+        frames = {
+            name: Framed(np.ones_like(grad, order="C") if name in ACCUMULATED else grad * np.nan)
+            for name, grad in grads.items()
+            if grad is not None and takes(op, name, backward=True)
+        }
+        got = problem.backward(outputs, dout, **{name: f.inside for name, f in frames.items()})
+    for name, frame in frames.items():
+        assert got[name] is frame.inside, name
+        frame.assert_frame_intact()
+        if name in ACCUMULATED:
+            one_more = {name: exact[name] + 1}, {name: naive[name] + 1}
+            assert_within_budget(op, {name: got[name]}, *one_more)
+        else:
+            assert_same_bits({name: got[name]}, {name: grads[name]})
+
+
+PLAIN = {op.label: Case(op, op.tests[0]) for op in cases.OPS}
+
+
+@each_op(lambda op: op.grads)
+@each_backend
+def test_what_is_not_needed_is_none(op: Op, backend: str) -> None:
+    problem, dout, exact, naive = exact_and_naive(PLAIN[op.label])
+    with using(backend):
+        outputs = problem.forward()
+        for unwanted in op.grads.values():
+            if not takes(op, f"need_{unwanted}", backward=True):
+                continue
+            got = problem.backward(outputs, dout, **{f"need_{unwanted}": False})
+            assert got.pop(unwanted) is None
+            others = [{name: all_of[name] for name in got} for all_of in (exact, naive)]
+            assert_within_budget(op, got, *others)
+
+
+@pytest.mark.parametrize("dims", cases.CROSS_ENTROPY.tests, ids=str)
+@each_backend
+def test_cross_entropy_gradient_over_its_logits(dims: dict[str, Any], backend: str) -> None:
+    """The largest array of a model need not exist twice."""
+    case = Case(cases.CROSS_ENTROPY, dims)
+    problem = case.problem(SEED)
+    dout = cotangent(case, problem)
+    with using(backend):
+        outputs = problem.forward()
+        wanted = problem.backward(outputs, dout)["dlogits"]
+        logits = problem.args["logits"]
+        assert problem.backward(outputs, dout, dlogits=logits)["dlogits"] is logits
+    assert_same_bits({"dlogits": logits}, {"dlogits": wanted})
+
+
+@each_op(lambda op: set(op.grads.items()) == {("x", "dx")})
+@each_backend
+def test_in_place(op: Op, backend: str) -> None:
+    """Element by element, an output may replace its input, and a gradient its cotangent."""
+    problem = plain(op)
+    with using(backend):
+        outputs = problem.forward()
+        dout = problem.cotangent(np.random.default_rng(SEED), outputs)
+        wanted = run(problem, dout)
+        if takes(op, "out", backward=False):
+            x = problem.args["x"].copy()
+            assert_same_bits(problem.with_args(x=x).forward(out=x), outputs)
+        overwritten = dout.copy()
+        got = problem.backward(outputs, overwritten, dx=overwritten)
+    assert_same_bits(got, {"dx": wanted["dx"]})
+
+
+@pytest.mark.parametrize("rows", [(3,), (2, 9), (0,)], ids=str)
+@each_backend
+def test_embedding_adds_rows(rows: tuple[int, ...], backend: str) -> None:
+    problem = Case(cases.EMBEDDING, dict(rows=rows, num=7, dim=33)).problem(SEED)
+    with using(backend):
+        looked_up = problem.forward()["out"]
+        frame = Framed(np.ones_like(looked_up))
+        problem.forward(out=frame.inside, accumulate=True)
+    np.testing.assert_array_equal(frame.inside, looked_up + np.float32(1))
+    frame.assert_frame_intact()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+@each_backend
+def test_attention_gradients_inside_one_packed_array(packed: bool, backend: str) -> None:
+    """dquery, dkey and dvalue as slices of the gradient of one projection."""
+    if packed:
+        case = Case(cases.PACKED_ATTENTION, dict(tokens_q=(5, 12, 3), heads=(4, 2), head_dim=10))
+    else:
+        dims = dict(batch=2, tokens=(19, 19), heads=(4, 2), head_dim=10, is_causal=True, qkv=True)
+        case = Case(cases.ATTENTION, dims)
+    problem = case.problem(SEED)
+    dout = cotangent(case, problem)
+    with using(backend):
+        outputs = problem.forward()
+        wanted = problem.backward(outputs, dout)
+        frame = Framed(np.full((*dout.shape[:-2], 8, 10), np.nan, np.float32))
+        slices = np.split(frame.inside, (4, 6), axis=-2)
+        problem.backward(outputs, dout, **dict(zip(wanted, slices, strict=True)))
+    assert_same_bits(dict(zip(wanted, slices, strict=True)), wanted)
+    frame.assert_frame_intact()

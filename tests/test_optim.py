@@ -1,0 +1,228 @@
+"""Optimizers against torch's over many steps; clipping, schedules, state."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from evergrad import nn, optim
+from op_support import SEED, each_backend, using
+
+STEPS = 20
+WEIGHT_DECAY = 0.1
+
+# Ours, and the same in torch.
+RULES = {
+    "adam": (lambda flat: optim.Adam(flat, lr=0.01), "Adam", {"lr": 0.01}),
+    "adam_decay": (
+        lambda flat: optim.Adam(flat, lr=0.01, betas=(0.8, 0.95), weight_decay=WEIGHT_DECAY),
+        "Adam",
+        {"lr": 0.01, "betas": (0.8, 0.95), "weight_decay": WEIGHT_DECAY},
+    ),
+    "adamw": (
+        lambda flat: optim.AdamW(flat, lr=0.01, eps=1e-6, weight_decay=WEIGHT_DECAY),
+        "AdamW",
+        {"lr": 0.01, "eps": 1e-6, "weight_decay": WEIGHT_DECAY},
+    ),
+    "sgd": (
+        lambda flat: optim.SGD(flat, lr=0.1, weight_decay=WEIGHT_DECAY),
+        "SGD",
+        {"lr": 0.1, "weight_decay": WEIGHT_DECAY},
+    ),
+    "sgd_momentum": (
+        lambda flat: optim.SGD(flat, lr=0.1, momentum=0.9, dampening=0.1),
+        "SGD",
+        {"lr": 0.1, "momentum": 0.9, "dampening": 0.1},
+    ),
+    "sgd_nesterov": (
+        lambda flat: optim.SGD(
+            flat, lr=0.1, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
+        ),
+        "SGD",
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": WEIGHT_DECAY},
+    ),
+    "rmsprop": (
+        lambda flat: optim.RMSprop(flat, lr=0.01, alpha=0.9, weight_decay=WEIGHT_DECAY),
+        "RMSprop",
+        {"lr": 0.01, "alpha": 0.9, "weight_decay": WEIGHT_DECAY},
+    ),
+}
+
+each_rule = pytest.mark.parametrize("rule", RULES)
+
+
+def drawn_layer() -> nn.Linear:
+    layer = nn.Linear(7, 5, rng=np.random.default_rng(SEED))
+    nn.flatten_(layer)
+    return layer
+
+
+def gradients(layer: nn.Linear):
+    """Gradients of very different sizes, the same at every call."""
+    rng = np.random.default_rng(SEED)
+    size = layer.flat.grad.size
+    for _ in range(STEPS):
+        yield (rng.standard_normal(size) * 10 ** rng.uniform(-3, 2, size)).astype(np.float32)
+
+
+@each_backend
+@each_rule
+def test_follows_torch(rule, backend):
+    torch = pytest.importorskip("torch")
+    make, name, settings = RULES[rule]
+    layer = drawn_layer()
+    optimizer = make(layer.flat)
+    # Weight decay is for matrices alone.
+    weight, bias = (torch.nn.Parameter(torch.tensor(p.data)) for p in (layer.weight, layer.bias))
+    groups = [{"params": [weight]}, {"params": [bias], "weight_decay": 0.0}]
+    theirs = getattr(torch.optim, name)(groups, **settings)
+
+    for gradient in gradients(layer):
+        layer.flat.grad[:] = gradient
+        weight.grad = torch.tensor(layer.weight.grad)
+        bias.grad = torch.tensor(layer.bias.grad)
+        with using(backend):
+            optimizer.step()
+        theirs.step()
+        np.testing.assert_allclose(layer.weight.data, weight.detach(), 2e-5, 2e-6)
+        np.testing.assert_allclose(layer.bias.data, bias.detach(), 2e-5, 2e-6)
+
+
+@each_rule
+def test_grad_scale_multiplies_the_gradient(rule):
+    make, _, _ = RULES[rule]
+    plain, scaled = drawn_layer(), drawn_layer()
+    plain_optimizer, scaled_optimizer = make(plain.flat), make(scaled.flat)
+    for gradient in gradients(plain):
+        plain.flat.grad[:] = gradient * np.float32(0.25)
+        plain_optimizer.step()
+        scaled.flat.grad[:] = gradient
+        scaled_optimizer.step(grad_scale=0.25)
+    np.testing.assert_array_equal(scaled.flat.data, plain.flat.data)
+
+
+@each_rule
+def test_resumes_bit_for_bit(rule):
+    make, _, _ = RULES[rule]
+    whole, resumed = drawn_layer(), drawn_layer()
+    optimizer = make(whole.flat)
+    for step, gradient in enumerate(gradients(whole)):
+        if step == STEPS // 2:
+            optimizer.lr *= 0.5
+            saved = {name: np.copy(value) for name, value in optimizer.state_dict().items()}
+            resumed.flat.data[:] = whole.flat.data
+        whole.flat.grad[:] = gradient
+        optimizer.step()
+
+    optimizer = make(resumed.flat)
+    optimizer.load_state_dict(saved)
+    for gradient in list(gradients(resumed))[STEPS // 2 :]:
+        resumed.flat.grad[:] = gradient
+        optimizer.step()
+    np.testing.assert_array_equal(resumed.flat.data, whole.flat.data)
+
+
+def test_weight_decay_leaves_vectors_alone():
+    layer = drawn_layer()
+    weight, bias = layer.weight.data.copy(), layer.bias.data.copy()
+    optim.AdamW(layer.flat, lr=0.1, weight_decay=0.5).step()
+    np.testing.assert_allclose(layer.weight.data, 0.95 * weight, rtol=1e-6)
+    np.testing.assert_array_equal(layer.bias.data, bias)
+
+
+def test_zero_grad():
+    layer = drawn_layer()
+    layer.flat.grad[:] = 1
+    optim.SGD(layer.flat).zero_grad()
+    assert not layer.weight.grad.any()
+
+
+def test_state_must_fit():
+    layer = drawn_layer()
+    adam = optim.Adam(layer.flat)
+    with pytest.raises(ValueError, match="state of Adam has entries"):
+        adam.load_state_dict(optim.RMSprop(layer.flat).state_dict())
+    state = adam.state_dict() | {"exp_avg": np.zeros(3)}
+    with pytest.raises(ValueError, match=r"exp_avg: got shape \(3,\), expected \(40,\)"):
+        adam.load_state_dict(state)
+
+
+def test_an_optimizer_of_former_buffers_says_so():
+    layer = drawn_layer()
+    optimizer = optim.Adam(layer.flat)
+    layer.freeze("bias")
+    with pytest.raises(RuntimeError, match="make a new optimizer"):
+        optimizer.step()
+
+
+def test_nesterov_needs_momentum():
+    with pytest.raises(ValueError, match="nesterov needs momentum"):
+        optim.SGD(drawn_layer().flat, nesterov=True)
+
+
+# Clipping.
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1.0, 1e6])
+def test_clip_scale_follows_torch(max_norm):
+    torch = pytest.importorskip("torch")
+    grad = np.random.default_rng(SEED).standard_normal(1000).astype(np.float32)
+    parameter = torch.nn.Parameter(torch.zeros(1000))
+    parameter.grad = torch.tensor(grad)
+    expected_norm = torch.nn.utils.clip_grad_norm_([parameter], max_norm)
+    norm, scale = optim.clip_scale(grad, max_norm)
+    assert norm == pytest.approx(float(expected_norm), rel=1e-6)
+    np.testing.assert_allclose(grad * scale, parameter.grad, rtol=1e-6)
+
+
+def test_clip_scale_without_a_limit_measures_only():
+    assert optim.clip_scale(np.array([3.0, 4.0], np.float32), None) == (5.0, 1.0)
+
+
+def test_clip_scale_does_not_hide_nan():
+    norm, scale = optim.clip_scale(np.array([1.0, np.nan], np.float32), 1.0)
+    assert math.isnan(norm)
+    assert math.isnan(scale)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, -1.0, float("nan")])
+def test_clip_scale_needs_a_positive_limit(max_norm):
+    with pytest.raises(ValueError, match="max_norm must be > 0"):
+        optim.clip_scale(np.ones(3, np.float32), max_norm)
+
+
+# Schedules.
+
+each_schedule = pytest.mark.parametrize(
+    "schedule", [optim.linear_warmup_cosine, optim.linear, optim.constant]
+)
+
+
+@each_schedule
+def test_schedules_rise_to_the_peak_and_never_leave_their_range(schedule):
+    rates = [schedule(step, 100, 10, 3.0, 0.3) for step in range(120)]
+    assert rates[0] == 0
+    assert rates[10] == max(rates) == 3.0
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@each_schedule
+def test_schedules_do_not_depend_on_the_unit(schedule):
+    for step in range(0, 120, 7):
+        in_updates = schedule(step, 100, 10, 3.0, 0.3)
+        assert schedule(step / 100, 1.0, 0.1, 3.0, 0.3) == pytest.approx(in_updates)
+
+
+@pytest.mark.parametrize("schedule", [optim.linear_warmup_cosine, optim.linear])
+def test_schedules_end_at_the_floor(schedule):
+    assert schedule(100, 100, 10, 3.0, 0.3) == pytest.approx(0.3)
+    assert schedule(1000, 100, 10, 3.0, 0.3) == pytest.approx(0.3)
+    assert schedule(55, 100, 10, 3.0, 0.3) == pytest.approx(1.65)  # half way
+
+
+@each_schedule
+def test_schedules_without_warmup_start_at_the_peak(schedule):
+    assert schedule(0, 100, 0, 3.0, 0.3) == 3.0
