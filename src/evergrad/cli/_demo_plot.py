@@ -40,29 +40,44 @@ def plot_stages(
         ) from error
 
     lengths = [rows[-1]["seconds"] for _, rows in stages]
-    figure = Figure(figsize=(10, 4.6), dpi=150, layout="constrained")
-    panels = figure.subplots(1, len(stages), sharey=True, width_ratios=lengths)
+    # A stage is as wide as it is long, but never too narrow for its title.
+    widths = [max(length, 0.5 * max(lengths)) for length in lengths]
+    figure = Figure(figsize=(11, 4.8), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(stages), sharey=True, width_ratios=widths)
     start = 0.0
     for index, (panel, (title, rows)) in enumerate(zip(panels, stages, strict=True)):
         for name, colour in COLOURS.items():
             points = [(start + row["seconds"], row[name]) for row in rows if name in row]
             seconds, values = zip(*points, strict=True)
-            panel.plot(seconds, values, color=colour, linewidth=2, marker="o", markersize=3)
+            panel.plot(
+                seconds, values, color=colour, linewidth=2, marker="o", markersize=3.5, label=name
+            )
             panel.annotate(
                 f"{values[-1]:.2f}",
                 (seconds[-1], values[-1]),
-                xytext=(0, 7),
+                xytext=(6, 0),
                 textcoords="offset points",
-                ha="right",
+                va="center",
                 color=colour,
                 fontweight="bold",
+                annotation_clip=False,
             )
-        panel.set_title(title, loc="left", fontsize=10.5)
+        if index > 0:
+            panel.axhline(
+                reference,
+                color=COLOURS["prose"],
+                linestyle=":",
+                linewidth=1.4,
+                label="prose as it was learned",
+            )
+        panel.set_title(f"{index + 1}. {title}", loc="left", fontsize=11)
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="y", alpha=0.25)
-        panel.set_xlabel("training time [s]")
+        panel.set_xlabel("training time [s]" + (", from version 0001" if index else ""))
+        panel.margins(x=0.1 if index else 0.06)
         if index == 0:
             start = lengths[0]
-        else:
-            panel.axhline(reference, color=COLOURS["prose"], linestyle=":", linewidth=1.2)
+    panels[0].set_ylabel("held-out text [bits per byte], lower is better")
+    panels[1].legend(frameon=False, loc="upper right")
+    figure.suptitle("What a small language model learns, and what it forgets", fontsize=13)
     figure.savefig(path)
