@@ -1,7 +1,7 @@
-"""The stub of the native module: write it, or check that the committed one is what would be written.
+"""The stub of the native module: write it, or check that the committed one is up to date.
 
-    python tests/stub.py --write
-    python tests/stub.py --check
+python tests/stub.py --write
+python tests/stub.py --check
 """
 
 from __future__ import annotations

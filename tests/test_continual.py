@@ -217,7 +217,9 @@ def content(root):
 
 def test_a_version_is_complete_and_comes_back_as_it_was(trained, domains):
     version = trained.current()
-    assert version.name == "0001" and version.parent is None and version.accepted
+    assert version.name == "0001"
+    assert version.parent is None
+    assert version.accepted
     assert sorted(path.name for path in version.path.iterdir()) == [
         "config.json",
         "model.safetensors",
@@ -517,7 +519,8 @@ def test_accepted_adaptation_becomes_current_with_its_report(store, domains):
     report = adapt(
         store, code, [prose], config(), strategy=Replay(0.5), max_forgetting=10, progress=False
     )
-    assert report.accepted and report.reasons == []
+    assert report.accepted
+    assert report.reasons == []
     version = store.current()
     assert (version.name, version.parent) == ("0002", "0001") == (report.version, report.parent)
     version.verify()
@@ -585,7 +588,8 @@ def test_the_gate_rejects_what_forgets(store, domains, keep):
     if keep:
         rejected = store.get(2)
         rejected.verify()
-        assert not rejected.accepted and rejected.report["reasons"] == report.reasons
+        assert not rejected.accepted
+        assert rejected.report["reasons"] == report.reasons
 
 
 def test_the_gate_rejects_what_did_not_learn(store, domains):
@@ -657,7 +661,8 @@ def test_a_model_from_elsewhere_can_be_adapted(domains, tmp_path):
     report = adapt(store, code, [prose], config(), max_forgetting=10, progress=False)
     assert report.scores.stages == ["untrained", "0001", "0002 code"]
     assert report.scores.learned == [None, None, "code"]
-    assert report.accepted and store.current().name == "0002"
+    assert report.accepted
+    assert store.current().name == "0002"
 
 
 def test_evaluations_on_the_way_go_into_the_history(store, domains):

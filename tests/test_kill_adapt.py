@@ -92,7 +92,8 @@ def test_killed_while_versions_are_written(store):
         time.sleep(delay)
         process.kill()
         said += process.communicate()[0].splitlines()
-        assert process.returncode != 0 and said[0] == "adapting\n", where
+        assert process.returncode != 0, where
+        assert said[0] == "adapting\n", where
 
         current = check(store, where)
         # What was reported as done is there, and what was accepted is not lost.

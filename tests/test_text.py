@@ -27,7 +27,8 @@ def tokenizer():
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_round_trip_is_lossless(tokenizer, text):
     ids = tokenizer.encode(text)
-    assert ids.dtype == np.int64 and ids.ndim == 1
+    assert ids.dtype == np.int64
+    assert ids.ndim == 1
     assert tokenizer.decode(ids) == text
 
 
@@ -200,7 +201,8 @@ def test_clean_is_idempotent_and_encodable(text):
     cleaned = clean(text)
     assert clean(cleaned) == cleaned
     cleaned.encode()
-    assert "\r" not in cleaned and "\x00" not in cleaned
+    assert "\r" not in cleaned
+    assert "\x00" not in cleaned
 
 
 def test_clean():

@@ -103,7 +103,8 @@ def test_window_sampler_draws_windows_of_the_stream():
 def test_window_sampler_reaches_both_ends_and_repeats_with_the_seed():
     sample = window_sampler(np.arange(10, dtype=np.int32))
     batch = sample(np.random.default_rng(1), 200, 4)
-    assert batch.input_ids.min() == 0 and batch.target.max() == 9
+    assert batch.input_ids.min() == 0
+    assert batch.target.max() == 9
     assert batch.input_ids.dtype == np.int64
     again = sample(np.random.default_rng(1), 200, 4)
     np.testing.assert_array_equal(batch.input_ids, again.input_ids)
@@ -246,7 +247,8 @@ def test_evaluations_come_first_regularly_and_last():
     history = quiet_fit(model, tiny_config(steps=10, eval_every=4), evaluate=evaluate)
     assert history.scores()["a"] == [(0, 1.0), (4, 2.0), (8, 3.0), (10, 4.0)]
     assert modes == [False] * 4
-    assert "loss" not in history.rows[0] and len(history) == 11
+    assert "loss" not in history.rows[0]
+    assert len(history) == 11
 
 
 def test_time_budget_leaves_evaluations_out():
@@ -437,7 +439,8 @@ def test_a_finished_run_resumes_to_its_end(tmp_path):
     assert quiet_fit(again, tiny_config(), checkpoint=tmp_path, resume=True) == history
     np.testing.assert_array_equal(again.flat.data, model.flat.data)
     longer = quiet_fit(again, tiny_config(steps=15), checkpoint=tmp_path, resume=True)
-    assert longer.rows[:10] == history.rows and len(longer) == 15
+    assert longer.rows[:10] == history.rows
+    assert len(longer) == 15
 
 
 def test_a_run_is_not_overwritten(tmp_path):
@@ -534,7 +537,10 @@ def test_bar_on_a_terminal():
     os.close(ours)
     text = shown.decode()
     assert process.wait() == 0, text
-    assert "pro[se]" in text and "100%" in text and "step 30" in text and "a 2.000" in text
+    assert "pro[se]" in text
+    assert "100%" in text
+    assert "step 30" in text
+    assert "a 2.000" in text
 
 
 # History

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from . import continual, datasets, io, models, nn, optim, text, train
 
 
-
 __all__ = [
     "__version__",
     "available_backends",

@@ -75,7 +75,7 @@ _NAMES = ("native", "numba", "reference")
 
 
 class _Active:
-    """The resolved backend: ``name``, ``float64`` (whether it takes float64), ``empty``, the ops."""
+    """The resolved backend: ``name``, ``float64`` (it takes float64), ``empty``, the ops."""
 
     name: str
     float64: bool
@@ -254,7 +254,7 @@ def show_config() -> dict[str, Any]:
     >>> sorted(evergrad.show_config())
     ['backend', 'backends', 'isa', 'isas', 'notes', 'ops', 'threads', 'version']
     """
-    from .. import __version__
+    from .._version import __version__
 
     notes = []
     if _native is None:

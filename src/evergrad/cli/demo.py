@@ -86,7 +86,8 @@ class DemoResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         naive, replay = (stage.report for stage in self.stages[2:])
-        assert naive is not None and replay is not None
+        assert naive is not None
+        assert replay is not None
         return {
             "store": str(self.store),
             "picture": str(self.picture),
@@ -286,7 +287,8 @@ def _sample(model: Any, tokenizer: text.Tokenizer, seed: int) -> str:
 def _sentences(result: DemoResult) -> list[str]:
     """Progress and forgetting in words."""
     before, prose, naive, replay = result.stages
-    assert naive.report is not None and replay.report is not None
+    assert naive.report is not None
+    assert replay.report is not None
     lost, kept = naive.report.forgetting["prose"], replay.report.forgetting["prose"]
     told = [
         f"Prose learned: it takes {100 * _gain(before, prose, 'prose'):.0f} % fewer bits than "

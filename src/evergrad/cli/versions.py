@@ -77,6 +77,9 @@ def _row(version: Version, verify: bool) -> dict[str, Any]:
 def _show(rows: list[dict[str, Any]], verify: bool) -> None:
     columns = ["version", "from", "learned", "strategy", "progress", "forgetting", "verdict"]
     made = table(*columns, *(["files"] if verify else []))
+    made.columns[0].no_wrap = True
+    for column in (made.columns[2], made.columns[5]):  # paths, and a number per retained text
+        column.no_wrap, column.overflow, column.justify = False, "fold", "left"
     for row in rows:
         name = f"{row['version']} [green]current[/green]" if row["current"] else row["version"]
         if "created" not in row:

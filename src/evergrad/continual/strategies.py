@@ -181,7 +181,8 @@ class Replay:
 
 
 def _joined(first: text.Batch, second: text.Batch) -> text.Batch:
-    assert first.target is not None and second.target is not None
+    assert first.target is not None
+    assert second.target is not None
     return text.Batch(
         np.concatenate([first.input_ids, second.input_ids]),
         np.concatenate([first.target, second.target]),

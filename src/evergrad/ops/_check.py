@@ -45,9 +45,7 @@ def floats(name: str, x: Any, contiguous: bool = True) -> None:
 def same_dtype(first_name: str, first: np.ndarray, /, **others: np.ndarray | None) -> None:
     for name, x in others.items():
         if x is not None and x.dtype != first.dtype:
-            raise TypeError(
-                f"{name}: expected {first.dtype} like {first_name}, got {describe(x)}"
-            )
+            raise TypeError(f"{name}: expected {first.dtype} like {first_name}, got {describe(x)}")
 
 
 def optional(name: str, x: Any, shape: tuple[int, ...], first_name: str, first: np.ndarray) -> None:
@@ -72,8 +70,12 @@ def has_shape(name: str, x: np.ndarray, shape: tuple[int, ...]) -> None:
 
 def has_rank(name: str, x: np.ndarray, least: int, most: int | None = None) -> None:
     if x.ndim < least or (most is not None and x.ndim > most):
-        wanted = f"{least}" if most == least else f"{least} or more" if most is None else (
-            f"{least} to {most}"
+        wanted = (
+            f"{least}"
+            if most == least
+            else f"{least} or more"
+            if most is None
+            else (f"{least} to {most}")
         )
         raise ValueError(f"{name}: expected {wanted} dimensions, got shape {x.shape}")
 
@@ -103,7 +105,9 @@ def no_overlap(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None
         return
     for other, x in inputs.items():
         if x is not None and np.may_share_memory(out, x):
-            raise ValueError(f"{name}: expected memory of its own, got an array that overlaps {other}")
+            raise ValueError(
+                f"{name}: expected memory of its own, got an array that overlaps {other}"
+            )
 
 
 def in_place_or_apart(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None) -> None:
@@ -159,7 +163,8 @@ def number(
     value = float(value)
     if not (low <= value and (value < high if open_high else value <= high)):
         raise ValueError(
-            f"{name}: expected a number in [{low:g}, {high:g}{')' if open_high else ']'}, got {value:g}"
+            f"{name}: expected a number in [{low:g}, {high:g}{')' if open_high else ']'}, "
+            f"got {value:g}"
         )
     return value
 

@@ -53,9 +53,7 @@ def relu(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     return active.relu(x, out)
 
 
-def relu_backward(
-    dout: np.ndarray, out: np.ndarray, *, dx: np.ndarray | None = None
-) -> np.ndarray:
+def relu_backward(dout: np.ndarray, out: np.ndarray, *, dx: np.ndarray | None = None) -> np.ndarray:
     """dx = dout where out > 0, else 0.
 
     Parameters
@@ -179,9 +177,7 @@ def tanh(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     return active.tanh(x, out)
 
 
-def tanh_backward(
-    dout: np.ndarray, out: np.ndarray, *, dx: np.ndarray | None = None
-) -> np.ndarray:
+def tanh_backward(dout: np.ndarray, out: np.ndarray, *, dx: np.ndarray | None = None) -> np.ndarray:
     """dx = dout * (1 - out**2).
 
     Parameters
@@ -212,9 +208,7 @@ def tanh_backward(
     return active.tanh_backward(dout, out, dx)
 
 
-def gelu(
-    x: np.ndarray, approximate: str = "none", *, out: np.ndarray | None = None
-) -> np.ndarray:
+def gelu(x: np.ndarray, approximate: str = "none", *, out: np.ndarray | None = None) -> np.ndarray:
     r"""Gaussian error linear unit (Hendrycks & Gimpel 2016): :math:`x\,\Phi(x)`.
 
     With ``approximate="tanh"``:

@@ -101,7 +101,8 @@ def attention(
 
     Parameters
     ----------
-    query : ndarray, float32, [batch, tokens_q, heads, head_dim], or packed [total_q, heads, head_dim]
+    query : ndarray, float32, [batch, tokens_q, heads, head_dim]
+        Or packed: [total_q, heads, head_dim].
     key, value : ndarray, float32, [batch, tokens_k, kv_heads, head_dim], or packed likewise
         Any outer strides, so that slices of a packed query-key-value array need no copy. Fewer
         key/value heads than query heads is grouped-query attention (Ainslie et al. 2023): query

@@ -1,4 +1,4 @@
-"""Dropout from a counter-based generator: the backward draws the same mask again, nothing is saved."""
+"""Dropout from a counter-based generator: the backward draws the mask again, nothing is saved."""
 
 from __future__ import annotations
 

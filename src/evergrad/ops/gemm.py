@@ -14,8 +14,11 @@ def _matrix(name: str, x: np.ndarray) -> None:
     """At least 2-D, and one of the last two axes contiguous: x and x.T both pass without a copy."""
     _check.floats(name, x, contiguous=False)
     _check.has_rank(name, x, 2)
-    if x.size and x.strides[-1] != x.itemsize and x.strides[-2] != x.itemsize and (
-        x.shape[-1] > 1 or x.shape[-2] > 1
+    if (
+        x.size
+        and x.strides[-1] != x.itemsize
+        and x.strides[-2] != x.itemsize
+        and (x.shape[-1] > 1 or x.shape[-2] > 1)
     ):
         raise ValueError(
             f"{name}: expected one of the last two axes to be contiguous, got strides {x.strides}"
@@ -124,7 +127,7 @@ def linear(
     return_pre: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    r"""Affine map with everything around it fused: :math:`\mathrm{act}(x W^T + b) + \mathrm{residual}`.
+    r"""Affine map, all around it fused: :math:`\mathrm{act}(x W^T + b) + \mathrm{residual}`.
 
     Parameters
     ----------

@@ -33,7 +33,11 @@ def _cotangent(dout: Any, reduction: str, shape: tuple[int, ...], like: np.ndarr
 
 
 def _cross_entropy_checks(
-    logits: np.ndarray, target: np.ndarray, ignore_index: int, label_smoothing: float, reduction: str
+    logits: np.ndarray,
+    target: np.ndarray,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
 ) -> tuple[np.ndarray, int, float]:
     _check.choice("reduction", reduction, _REDUCTIONS)
     _check.floats("logits", logits)

@@ -25,7 +25,7 @@ def layer_norm(
     return_stats: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Layer normalisation (Ba et al. 2016): :math:`(x - \mathrm{mean}) \cdot \mathrm{rstd} \cdot w + b`.
+    r"""Layer norm (Ba et al. 2016): :math:`(x - \mathrm{mean}) \cdot \mathrm{rstd} \cdot w + b`.
 
     The variance is the mean of squared deviations from the mean (two passes), never
     E[x^2] - mean^2.
@@ -66,7 +66,8 @@ def layer_norm(
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:
         raise ValueError(
-            f"normalized_shape: expected the trailing dimensions of x's shape {x.shape}, got {shape}"
+            f"normalized_shape: expected the trailing dimensions of x's shape {x.shape}, "
+            f"got {shape}"
         )
     eps = _check.number("eps", eps, 0.0)
     _check.optional("weight", weight, shape, "x", x)

@@ -70,7 +70,8 @@ def adam_step(
     --------
     >>> import numpy as np
     >>> from evergrad import ops
-    >>> param, grad, m, v = np.ones(1, np.float32), np.ones(1, np.float32), *np.zeros((2, 1), np.float32)
+    >>> param, grad = np.ones((2, 1), np.float32)
+    >>> m, v = np.zeros((2, 1), np.float32)
     >>> ops.adam_step(param, grad, m, v, step=1, lr=0.1)
     >>> param.round(3)
     array([0.9], dtype=float32)
@@ -143,7 +144,9 @@ def sgd_step(
     if momentum_buffer is not None:
         _flat("momentum_buffer", momentum_buffer, param)
     elif momentum != 0.0:
-        raise ValueError("momentum_buffer: expected an array for a momentum that is not 0, got None")
+        raise ValueError(
+            "momentum_buffer: expected an array for a momentum that is not 0, got None"
+        )
     _apart(param=param, grad=grad, momentum_buffer=momentum_buffer)
     active.sgd_step(
         param,

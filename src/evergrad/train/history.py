@@ -115,6 +115,7 @@ class History:
         """
         try:
             from matplotlib.figure import Figure
+            from matplotlib.ticker import MaxNLocator
         except ImportError as error:
             raise ImportError(
                 "the package `matplotlib` is needed for pictures: pip install evergrad[plot]"
@@ -131,10 +132,11 @@ class History:
         if len(loss):
             axis = axes[0]
             smooth, width = _smoothed(loss)
-            axis.plot(steps, loss, color="C7", alpha=0.35, linewidth=0.8, label="each step")
             if width > 1:
-                name = f"mean of {width} steps"
-                axis.plot(steps[width - 1 :], smooth, color="C0", linewidth=1.6, label=name)
+                axis.plot(steps, loss, color="C7", alpha=0.35, linewidth=0.8, label="each step")
+            name = f"mean of {width} steps" if width > 1 else "each step"
+            middle = steps[width // 2 : width // 2 + len(smooth)]
+            axis.plot(middle, smooth, color="0.2", linewidth=1.6, label=name)
             axis.set_ylabel("training loss [nats per token]")
         if scores:
             axis = axes[-1]
@@ -150,6 +152,8 @@ class History:
             axis.legend(frameon=False)
             axis.spines[["top", "right"]].set_visible(False)
         axes[-1].set_xlabel("optimizer step")
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.align_ylabels(axes)
         last = self.rows[-1]
         spent = f"{last['step']:,} steps, {last['tokens']:,} tokens, {last['seconds']:.0f} s"
         figure.suptitle(title or f"{self.label} ({spent})")
