@@ -16,6 +16,12 @@ from typing import Any
 
 import numpy as np
 
+# Threads that wait for work spin for a moment and then sleep: libgomp's own default is to spin for
+# milliseconds, which starves everybody on a busy machine. It reads the environment once, when it is
+# loaded with the native module; whoever set the variable is left alone, and children do not see it.
+_spin = None if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ else "20000"
+if _spin is not None:
+    os.environ["GOMP_SPINCOUNT"] = _spin
 try:
     from .. import _native
 except ImportError as error:
@@ -24,6 +30,9 @@ except ImportError as error:
     _native_error: str | None = str(error)
 else:
     _native_error = None
+finally:
+    if _spin is not None:
+        os.environ.pop("GOMP_SPINCOUNT", None)
 
 __all__ = [
     "active",

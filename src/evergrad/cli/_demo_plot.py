@@ -55,7 +55,7 @@ def plot_stages(
             panel.annotate(
                 f"{values[-1]:.2f}",
                 (seconds[-1], values[-1]),
-                xytext=(6, 0),
+                xytext=(6, 3),
                 textcoords="offset points",
                 va="center",
                 color=colour,

@@ -145,6 +145,11 @@ def open_model(store: Path, version: str | None, folder: Path | None) -> tuple[P
         raise UserError(str(error)) from error
 
 
+def count_parameters(model: Any) -> int:
+    """Numbers that the model has learned."""
+    return sum(parameter.data.size for parameter in model.parameters())
+
+
 def load_tokenizer(path: Path) -> text.Tokenizer:
     """The tokenizer in a file."""
     try:

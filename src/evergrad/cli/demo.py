@@ -197,7 +197,7 @@ def run_demo(
     curve = [_for_curve(domain, tokenizer) for domain in domains]
     shape = models.GPT2Config(vocab_size=tokenizer.vocab_size, **SHAPE)
     model = models.GPT2(shape, seed=seed)
-    parameters = int(model.flat.data.size)
+    parameters = options.count_parameters(model)
     say(
         f"{prose.train_ids.size:,} tokens of prose, {code.train_ids.size:,} of code; "
         f"{parameters:,} parameters"

@@ -70,7 +70,7 @@ def _model(folder: Path) -> dict[str, Any]:
     path, model, tokenizer = options.open_model(folder, None, folder)
     facts: dict[str, Any] = {
         "path": path,
-        "parameters": sum(parameter.data.size for parameter in model.parameters()),
+        "parameters": options.count_parameters(model),
         **model.config.to_dict(),
         "tokenizer": f"{tokenizer.vocab_size} tokens",
     }

@@ -146,7 +146,7 @@ def train(
     encoded, *also = [training.encode_domain(each, learned) for each in (domain, *others)]
     note(
         f"{encoded.name}: {encoded.train_ids.size:,} tokens to learn, "
-        f"{encoded.heldout_bytes:,} bytes held out; {model.flat.data.size:,} parameters"
+        f"{encoded.heldout_bytes:,} bytes held out; {options.count_parameters(model):,} parameters"
     )
 
     checkpoint = None

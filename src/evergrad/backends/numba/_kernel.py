@@ -1,8 +1,8 @@
 """How kernels are compiled, split over threads, and called.
 
-A kernel is a loop over fixed pieces of its arrays: stretches of CHUNK elements, or blocks of ROWS
-rows. The pieces depend on the shapes alone, and partial sums of pieces are added in their order, so
-the bits of a result do not depend on the number of threads.
+A kernel is a loop over fixed pieces of its arrays: stretches of CHUNK elements, blocks of ROWS rows
+or of COLUMNS columns. The pieces depend on the shapes alone, and partial sums of pieces are added
+in their order, so the bits of a result do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
-CHUNK = 4096
+CHUNK = 1024
 ROWS = 16
+COLUMNS = 64
 _PARALLEL_SIZE = 1 << 15  # elements; below, waking threads costs more than the work
 
 # fma may replace a product and a sum. Sums in kernels may be split over vector lanes as well, which
@@ -118,16 +119,21 @@ def partial_sums(rows: int, n: int, wanted: bool) -> NDArray[Any]:
 
 
 @kernel
-def add_partials(partials: NDArray[Any], total: NDArray[Any]) -> None:
+def _add_partials(partials: NDArray[Any], total: NDArray[Any]) -> None:
     """total[n] += the rows of partials[blocks, n], in order."""
-    for b in range(partials.shape[0]):
-        for j in range(total.size):
-            total[j] += partials[b, j]
+    blocks, n = partials.shape
+    for piece in prange(pieces(n, COLUMNS)):
+        lo, hi = bounds(piece, n, COLUMNS)
+        sums = total[lo:hi]
+        for b in range(blocks):
+            row = partials[b, lo:hi]
+            for j in range(hi - lo):
+                sums[j] += row[j]
 
 
 def accumulate(partials: NDArray[Any], total: NDArray[Any] | None) -> NDArray[Any]:
     """Add the partial sums [blocks, n] to `total` [n], zeros unless given."""
     if total is None:
         total = np.zeros(partials.shape[1], np.float32)
-    add_partials(partials, total)
+    _add_partials(partials, total)
     return total

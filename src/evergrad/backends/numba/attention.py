@@ -17,12 +17,14 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from ..reference import attention as reference_attention
 from ._kernel import inline, kernel
 from ._math import ONE, ZERO, exp
 
 Array = NDArray[Any]
 
 LANES = 64
+_FEW = 4
 _HEIGHT = 64
 _MINUS_INF = np.float32(-np.inf)
 
@@ -329,12 +331,18 @@ def attention(
 
     A query without keys gives out 0 and lse -inf.
     """
+    spans = _spans(query, key, cu_seqlens_q, cu_seqlens_k)
+    queries = spans[:, 2] - spans[:, 1]
+    if queries.max(initial=0) <= _FEW:
+        # Generation: the lanes would be empty, and BLAS reads the keys once.
+        return reference_attention(
+            query, key, value, is_causal, scale, cu_seqlens_q, cu_seqlens_k, out
+        )
     if out is None:
         out = np.empty(query.shape, np.float32)
     lse = np.empty((*query.shape[:-3], query.shape[-2], query.shape[-3]), np.float32)
-    spans = _spans(query, key, cu_seqlens_q, cu_seqlens_k)
     q, k, v, o, log_sums = _batched(query, key, value, out, lse)
-    blocks = _blocks(spans[:, 2] - spans[:, 1])
+    blocks = _blocks(queries)
     _forward_kernel(q, k, v, is_causal, np.float32(scale), spans, blocks, o, log_sums)
     return out, lse
 

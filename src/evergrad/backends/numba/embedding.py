@@ -8,11 +8,9 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from ._kernel import ROWS, bounds, kernel, pieces
+from ._kernel import COLUMNS, ROWS, bounds, kernel, pieces
 
 Array = NDArray[Any]
-
-_COLUMNS = 64  # a piece of the table's width
 
 
 @kernel
@@ -43,8 +41,8 @@ def embedding(indices: Array, weight: Array, accumulate: bool, out: Array | None
 @kernel
 def _embedding_backward_kernel(dout: Array, indices: Array, dweight: Array) -> None:
     rows, n = dout.shape
-    for b in prange(pieces(n, _COLUMNS)):
-        lo, hi = bounds(b, n, _COLUMNS)
+    for b in prange(pieces(n, COLUMNS)):
+        lo, hi = bounds(b, n, COLUMNS)
         for r in range(rows):
             total, d = dweight[indices[r], lo:hi], dout[r, lo:hi]
             for j in range(hi - lo):
