@@ -314,16 +314,24 @@ class TestPool:
 
     @each_case(lambda case: case.dims is case.op.large)
     def test_no_page_faults_in_the_steady_state(self, case: Case) -> None:
+        """Calls of the same size find their outputs and scratch in the pool.
+
+        A thread takes its scratch from the system when it first overlaps with another one, which
+        may come late on a busy machine: so the first ten calls without faults are waited for.
+        """
         problem, dout, *_ = exact_and_naive(case)
         gc.collect()
-        for _ in range(5):
-            run(problem, dout)
-        calls = 20
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(calls):
-            run(problem, dout)
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-        assert faults < 2 * calls, f"{faults / calls} faults a call"
+
+        def faults_of_ten_calls() -> int:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(10):
+                run(problem, dout)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        faults = [faults_of_ten_calls()]
+        while faults[-1] > 2 and len(faults) < 12:
+            faults.append(faults_of_ten_calls())
+        assert faults[-1] <= 2, f"faults of ten calls: {faults}"
 
 
 class TestImport:

@@ -6,6 +6,11 @@
 namespace evergrad {
 namespace {
 
+// g + decay * w. Without decay w must not enter at all: 0 * inf would be NaN.
+EVG_INLINE Vec decayed(Vec g, Vec w, float decay) {
+  return decay == 0.0f ? g : fma(set1(decay), w, g);
+}
+
 void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg_sq,
           const AdamParams* p) {
   const Vec beta1 = set1(p->beta1), beta2 = set1(p->beta2);
@@ -14,10 +19,10 @@ void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg
   const Vec inv_correction2 = set1(1.0f / p->correction2_sqrt), eps = set1(p->eps);
   const Vec grad_scale = set1(p->grad_scale);
   const Vec keep = set1(p->decoupled ? 1.0f - p->lr * p->weight_decay : 1.0f);
-  const Vec l2 = set1(p->decoupled ? 0.0f : p->weight_decay);
+  const float l2 = p->decoupled ? 0.0f : p->weight_decay;
   map(n, param, [=](i64 i, Mask k) {
     const Vec w = load(param + i, k);
-    const Vec g = fma(l2, w, load(grad + i, k) * grad_scale);
+    const Vec g = decayed(load(grad + i, k) * grad_scale, w, l2);
     const Vec m = fma(rest1, g, beta1 * load(exp_avg + i, k));
     const Vec v = fma(rest2, g * g, beta2 * load(exp_avg_sq + i, k));
     store(exp_avg + i, m, k);
@@ -28,12 +33,13 @@ void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg
 }
 
 void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams* p) {
-  const Vec lr = set1(p->lr), decay = set1(p->weight_decay), grad_scale = set1(p->grad_scale);
+  const Vec lr = set1(p->lr), grad_scale = set1(p->grad_scale);
+  const float decay = p->weight_decay;
   const Vec momentum = set1(p->momentum), rest = set1(1.0f - p->dampening);
   const bool first_step = p->first, nesterov = p->nesterov;
   map(n, param, [=](i64 i, Mask k) {
     const Vec w = load(param + i, k);
-    const Vec g = fma(decay, w, load(grad + i, k) * grad_scale);
+    const Vec g = decayed(load(grad + i, k) * grad_scale, w, decay);
     Vec d = g;
     if (buffer) {
       const Vec b = first_step ? g : fma(momentum, load(buffer + i, k), rest * g);
@@ -45,11 +51,12 @@ void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams*
 }
 
 void rmsprop(i64 n, float* param, const float* grad, float* square_avg, const RmspropParams* p) {
-  const Vec lr = set1(p->lr), decay = set1(p->weight_decay), grad_scale = set1(p->grad_scale);
+  const Vec lr = set1(p->lr), grad_scale = set1(p->grad_scale);
+  const float decay = p->weight_decay;
   const Vec alpha = set1(p->alpha), rest = set1(1.0f - p->alpha), eps = set1(p->eps);
   map(n, param, [=](i64 i, Mask k) {
     const Vec w = load(param + i, k);
-    const Vec g = fma(decay, w, load(grad + i, k) * grad_scale);
+    const Vec g = decayed(load(grad + i, k) * grad_scale, w, decay);
     const Vec v = fma(rest, g * g, alpha * load(square_avg + i, k));
     store(square_avg + i, v, k);
     return fnma(lr, g / (sqrt(v) + eps), w);

@@ -36,7 +36,9 @@ def _adam_kernel(
         lo, hi = bounds(b, param.size, CHUNK)
         p, d, m, v = param[lo:hi], grad[lo:hi], exp_avg[lo:hi], exp_avg_sq[lo:hi]
         for i in range(hi - lo):
-            g = d[i] * grad_scale + weight_decay * p[i]
+            g = d[i] * grad_scale
+            if weight_decay != 0.0:  # 0 * inf would be NaN
+                g += weight_decay * p[i]
             m_i = m[i] + rate1 * (g - m[i])
             v_i = beta2 * v[i] + rate2 * (g * g)
             m[i] = m_i
@@ -92,7 +94,9 @@ def _sgd_kernel(
         lo, hi = bounds(b, param.size, CHUNK)
         p, d, m = param[lo:hi], grad[lo:hi], buffer[lo:hi]
         for i in range(hi - lo):
-            g = d[i] * grad_scale + weight_decay * p[i]
+            g = d[i] * grad_scale
+            if weight_decay != 0.0:  # 0 * inf would be NaN
+                g += weight_decay * p[i]
             if m.size > 0:
                 m_i = momentum * m[i] + rate * g
                 m[i] = m_i
@@ -139,7 +143,9 @@ def _rmsprop_kernel(
         lo, hi = bounds(b, param.size, CHUNK)
         p, d, v = param[lo:hi], grad[lo:hi], square_avg[lo:hi]
         for i in range(hi - lo):
-            g = d[i] * grad_scale + weight_decay * p[i]
+            g = d[i] * grad_scale
+            if weight_decay != 0.0:  # 0 * inf would be NaN
+                g += weight_decay * p[i]
             v_i = alpha * v[i] + rate * (g * g)
             v[i] = v_i
             p[i] -= lr * (g / (np.sqrt(v_i) + eps))
