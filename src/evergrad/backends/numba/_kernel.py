@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
+import threading
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,21 +38,26 @@ def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     return _inline(function)
 
 
-def _compiled(function: Callable[..., Any], parallel: bool) -> Callable[..., Any]:
-    dispatcher = njit(parallel=parallel, **_OPTIONS)(function)
+def _sources_digest() -> str:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+# Numba's cache on disk goes by a function's name and its own file. It would keep a kernel whose
+# helpers in another file have changed, and mix up two forms of one function: so both are named.
+_DIGEST = _sources_digest()
+
+
+def _compiled(function: Callable[..., Any], form: str) -> Callable[..., Any]:
+    copy = types.FunctionType(function.__code__, function.__globals__)
+    copy.__qualname__ = f"{function.__qualname__}_{form}_{_DIGEST}"
+    dispatcher = njit(parallel=form == "parallel", **_OPTIONS)(copy)
     with contextlib.suppress(RuntimeError):  # nowhere to write: compile in every process
         dispatcher.enable_caching()
     return dispatcher
 
 
-def _renamed(function: types.FunctionType, suffix: str) -> types.FunctionType:
-    """A copy under another name, since Numba's cache on disk is keyed by the name alone."""
-    copy = types.FunctionType(function.__code__, function.__globals__, function.__name__ + suffix)
-    copy.__qualname__ = function.__qualname__ + suffix
-    copy.__module__ = function.__module__
-    return copy
-
-
+_pool = threading.Lock()
 _forked = False
 
 
@@ -62,20 +70,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def kernel(function: types.FunctionType) -> Callable[..., Any]:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a loop over pieces twice, with and without threads; each when first needed.
 
-    The size of the first argument decides. The GIL stays held: Numba's thread pools need not allow
-    two callers at once. Nor do they survive a fork, so a child works alone.
+    The size of the first argument decides. Numba's thread pools need not allow two callers at once,
+    hence the lock; nor do they survive a fork, so a child works alone.
     """
-    parallel = _compiled(function, True)
-    serial = _compiled(_renamed(function, "_serial"), False)
+    parallel, serial = _compiled(function, "parallel"), _compiled(function, "serial")
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
         if args[0].size < _PARALLEL_SIZE or _forked:
             return serial(*args)
-        return parallel(*args)
+        with _pool:
+            return parallel(*args)
 
     return run
 

@@ -13,14 +13,13 @@ from ._math import ONE, ZERO, exp, from_ordered, ordered
 
 Array = NDArray[Any]
 
-_LEAST = ordered.py_func(np.float32(-np.inf))
 _MINUS_INF = np.float32(-np.inf)
 
 
 @inline
 def peak(x: Array) -> float:
     """The largest entry, but 0 if that is -inf: exp(x - peak) then sums to 0 rather than NaN."""
-    key = _LEAST
+    key = ordered(_MINUS_INF)
     for j in range(x.size):
         key = max(key, ordered(x[j]))
     largest = from_ordered(key)

@@ -20,7 +20,7 @@ def _normal_cdf(x: Array) -> Array:
 
     The C library's erfc in float64, an element at a time: slow, and right to the last bits.
     """
-    return (0.5 * _erfc(x * -math.sqrt(0.5)).astype(np.float64)).astype(x.dtype)
+    return (0.5 * np.asarray(_erfc(x * -math.sqrt(0.5)), np.float64)).astype(x.dtype)
 
 
 def _tanh_argument(x: Array) -> Array:
