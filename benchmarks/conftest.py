@@ -10,7 +10,7 @@ from rich.console import Console
 import evergrad
 from evergrad.bench import report
 from evergrad.bench.measure import Limits, measure_limits
-from evergrad.bench.peers import installed
+from evergrad.bench.peers import PEERS, installed
 from evergrad.bench.run import Result
 from evergrad.bench.worker import Worker, workers
 
@@ -43,5 +43,6 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
     results = config.stash[RESULTS]
     if results:
         ours, *others = installed()
+        others = [peer for peer in PEERS if peer in others]
         title = report.headline(ours, results[0].limits, evergrad.get_num_threads())
         Console(width=150).print(report.table(results, title, others))

@@ -13,7 +13,7 @@ EVG_INLINE Vec decayed(Vec g, Vec w, float decay) {
 
 void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg_sq,
           const AdamParams* p) {
-  const Vec beta1 = set1(p->beta1), beta2 = set1(p->beta2);
+  const Vec beta2 = set1(p->beta2);
   const Vec rest1 = set1(1.0f - p->beta1), rest2 = set1(1.0f - p->beta2);
   const Vec step_size = set1(p->lr / p->correction1);
   const Vec inv_correction2 = set1(1.0f / p->correction2_sqrt), eps = set1(p->eps);
@@ -23,7 +23,9 @@ void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg
   map(n, param, [=](i64 i, Mask k) {
     const Vec w = load(param + i, k);
     const Vec g = decayed(load(grad + i, k) * grad_scale, w, l2);
-    const Vec m = fma(rest1, g, beta1 * load(exp_avg + i, k));
+    // As an interpolation, like the reference: an infinite average becomes NaN, not infinite again.
+    const Vec m_old = load(exp_avg + i, k);
+    const Vec m = fma(rest1, g - m_old, m_old);
     const Vec v = fma(rest2, g * g, beta2 * load(exp_avg_sq + i, k));
     store(exp_avg + i, m, k);
     store(exp_avg_sq + i, v, k);
