@@ -1,5 +1,3 @@
-#include <cstdlib>
-
 #include "bindings/common.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"
@@ -20,30 +18,9 @@ void set_isa(const std::string& name) {
   throw py::value_error("isa: expected one that this CPU and build have (" + had + "), got '" + name + "'");
 }
 
-// The environment speaks once, at import; nonsense in it is an error, not a silent default.
-void read_environment() {
-  if (const char* name = std::getenv("EVERGRAD_ISA"); name && *name) {
-    try {
-      set_isa(name);
-    } catch (const py::value_error& error) {
-      throw py::value_error(std::string("EVERGRAD_ISA: ") + error.what());
-    }
-  }
-  if (const char* text = std::getenv("EVERGRAD_NUM_THREADS"); text && *text) {
-    char* end = nullptr;
-    const long n = std::strtol(text, &end, 10);
-    if (*end != 0 || n < 1 || n > 1024)
-      throw py::value_error(std::string("EVERGRAD_NUM_THREADS: expected an integer from 1 to 1024, got '") + text + "'");
-    evergrad_set_num_threads(static_cast<int>(n));
-  } else {
-    default_num_threads();
-  }
-}
-
 }  // namespace
 
 void register_runtime(py::module_& m) {
-  read_environment();
   m.attr("api_version") = evergrad_api_version();
   m.def("available_isas", &isas, "ISAs that this CPU and build have, slowest first.");
   m.def("get_isa", &evergrad_get_isa, "The ISA whose kernels run.");

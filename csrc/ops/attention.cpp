@@ -23,6 +23,12 @@ Span span_of(const evergrad_attention_shape& shape, i64 s) {
           shape.cu_k[s + 1] - shape.cu_k[s]};
 }
 
+bool worth_threads(const evergrad_attention_shape& shape) {
+  const double pairs = static_cast<double>(shape.tokens_q) * static_cast<double>(shape.tokens_k) *
+                       (shape.cu_q ? 1.0 / static_cast<double>(shape.sequences) : static_cast<double>(shape.sequences));
+  return 4.0 * pairs * static_cast<double>(shape.heads * shape.head_dim) >= serial_flops;
+}
+
 float* at(const evergrad_attention_shape& shape, const evergrad_heads& x, i64 s, i64 token, i64 head) {
   return x.data + (shape.cu_q ? 0 : s * x.batch) + token * x.token + head * x.head;
 }
@@ -78,7 +84,7 @@ int evergrad_attention(const evergrad_attention_shape* shape, evergrad_heads que
     const Buffer scratch(t.attention_scratch(h.tokens_k, h.head_dim));
     if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
     t.attention(&h, begin, end, scratch.get());
-  });
+  }, worth_threads(*shape));
   return status.load();
 }
 
@@ -86,6 +92,7 @@ int evergrad_attention_backward(const evergrad_attention_shape* shape, evergrad_
                                 evergrad_heads query, evergrad_heads key, evergrad_heads value,
                                 evergrad_heads out, const float* lse, evergrad_heads dquery,
                                 evergrad_heads dkey, evergrad_heads dvalue) noexcept {
+  if (shape->sequences == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   std::atomic<int> status{EVERGRAD_OK};
   parallel_for(shape->sequences * shape->kv_heads, [&](i64 task) {
@@ -105,6 +112,6 @@ int evergrad_attention_backward(const evergrad_attention_shape* shape, evergrad_
     const Buffer scratch(t.attention_backward_scratch(h.tokens_k, h.head_dim));
     if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
     t.attention_backward(&h, scratch.get());
-  });
+  }, worth_threads(*shape));
   return status.load();
 }

@@ -22,7 +22,6 @@ constexpr i64 rows_block = 144;
 constexpr i64 slab_rows = 4096;
 constexpr i64 slab_cols = 4096;
 constexpr i64 panels_per_task = 8;
-constexpr double serial_flops = 5e5;  // under this, waking a thread costs more than it brings
 
 i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
 i64 parts_of(i64 a, i64 step) { return (a + step - 1) / step; }
@@ -37,7 +36,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   if (m == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   const i64 mr = t.gemm_mr, nr = t.gemm_nr;
-  const bool serial = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) < serial_flops;
+  const bool worth = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >= serial_flops;
   const i64 rows_max = min_of(slab_rows, parts_of(m, mr) * mr), cols_max = min_of(slab_cols, parts_of(n, nr) * nr);
   const i64 depth_max = min_of(depth_block, k);
   const Buffer packed_a(rows_max / mr * mr * depth_max + mr * depth_max), packed_b(cols_max / nr * nr * depth_max + nr * depth_max);
@@ -84,13 +83,8 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
           if (e.pre) e.pre += (i0 + i) * e.pre_stride + j0 + j;
           t.gemm_epilogue(height, width, block, c_row, &e);
         };
-        if (serial) {
-          for (i64 i = 0; i < a_tasks + b_tasks; ++i) pack(i);
-          for (i64 i = 0; i < row_parts * col_parts; ++i) compute(i);
-        } else {
-          parallel_for(a_tasks + b_tasks, pack);
-          parallel_for(row_parts * col_parts, compute);
-        }
+        parallel_for(a_tasks + b_tasks, pack, worth);
+        parallel_for(row_parts * col_parts, compute, worth);
       }
     }
   }

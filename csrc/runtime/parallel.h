@@ -20,9 +20,13 @@ bool is_forked_child() noexcept;
 // measured against.
 int default_num_threads() noexcept;
 
+// Without `worth` the loop is serial: waking a thread costs more than a tiny loop brings.
 template <class F>
-void parallel_for(i64 tasks, F&& f) noexcept {
-  if (tasks == 1) return f(static_cast<i64>(0));
+void parallel_for(i64 tasks, F&& f, bool worth = true) noexcept {
+  if (tasks == 1 || !worth) {
+    for (i64 i = 0; i < tasks; ++i) f(i);
+    return;
+  }
   using Function = std::remove_reference_t<F>;
   run_tasks(tasks, [](void* context, i64 i) { (*static_cast<Function*>(context))(i); }, &f);
 }
@@ -36,6 +40,9 @@ void parallel_ranges(i64 n, i64 grain, F&& f) noexcept {
     f(begin, begin + grain < n ? begin + grain : n);
   });
 }
+
+// Under this, waking a thread costs more than it brings.
+constexpr double serial_flops = 5e5;
 
 // Elements per task: enough work (microseconds) to pay for waking a thread.
 constexpr i64 elements_per_task = 16384;

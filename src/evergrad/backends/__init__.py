@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -88,6 +89,7 @@ class _Active:
 
     name: str
     float64: bool
+    empty: Callable[[int | tuple[int, ...]], np.ndarray]
     resolved: dict[str, str]
 
     def __getattr__(self, op: str) -> Any:  # only reached before the first _activate
@@ -291,8 +293,26 @@ def show_config() -> dict[str, Any]:
     }
 
 
+def _read_environment() -> None:
+    """The environment speaks once, at import; nonsense in it is an error, not a silent default."""
+    isa = os.environ.get("EVERGRAD_ISA")
+    if isa and _native is not None:
+        try:
+            _native.set_isa(isa)
+        except ValueError as error:
+            raise ValueError(f"EVERGRAD_ISA: {error}") from None
+    threads = os.environ.get("EVERGRAD_NUM_THREADS")
+    if threads:
+        if not threads.isdecimal() or not 1 <= int(threads) <= 1024:
+            raise ValueError(
+                f"EVERGRAD_NUM_THREADS: expected an integer from 1 to 1024, got {threads!r}"
+            )
+        set_num_threads(int(threads))
+
+
 def _initial_backend() -> str:
     return os.environ.get("EVERGRAD_BACKEND") or available_backends()[0]
 
 
+_read_environment()
 _activate(_initial_backend())

@@ -12,7 +12,7 @@ from evergrad import io
 from evergrad.continual import StoreError
 from evergrad.train import TrainingDiverged
 
-from . import adapt, demo, generate, info, rollback, train, versions
+from . import adapt, bench, demo, generate, info, rollback, train, versions
 from . import eval as evaluate
 from ._output import FAILURE, INTERRUPTED, UserError, err, print_json
 from ._verb import listed, unwrapped
@@ -54,7 +54,7 @@ app = typer.Typer(
     help=unwrapped(ABOUT),
     epilog=listed(TOUR, "A first tour") + "\n\n" + listed(CODES, "Exit codes"),
 )
-for each in (train, adapt, generate, evaluate, versions, rollback, info, demo):
+for each in (train, adapt, generate, evaluate, versions, rollback, info, bench, demo):
     each.register(app)
 
 

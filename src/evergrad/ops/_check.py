@@ -129,7 +129,7 @@ def indices(name: str, x: Any, upper: int, ignore: int | None = None) -> np.ndar
         raise TypeError(f"{name}: expected an int64 numpy array, got {describe(x)}")
     if x.dtype != _I64 and x.dtype != _I32:
         raise TypeError(f"{name}: expected int64 or int32, got {describe(x)}")
-    x = np.ascontiguousarray(x, _I64)
+    x = np.asarray(x, _I64, order="C")
     if x.size:
         low, high = int(x.min()), int(x.max())
         if ignore is not None and (low == ignore or high == ignore):
@@ -149,6 +149,13 @@ def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
+def real(name: str, value: Any) -> float:
+    """A real number; NaN and infinity too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    return float(value)
+
+
 def number(
     name: str,
     value: Any,
@@ -158,9 +165,7 @@ def number(
     open_high: bool = False,
 ) -> float:
     """A real number within [low, high] (or [low, high) with ``open_high``)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    value = float(value)
+    value = real(name, value)
     if not (low <= value and (value < high if open_high else value <= high)):
         raise ValueError(
             f"{name}: expected a number in [{low:g}, {high:g}{')' if open_high else ']'}, "

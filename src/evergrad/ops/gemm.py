@@ -25,6 +25,20 @@ def _matrix(name: str, x: np.ndarray) -> None:
         )
 
 
+def _product(a: np.ndarray, b: np.ndarray) -> tuple[int, ...]:
+    """Check that a b exists; its shape."""
+    _matrix("a", a)
+    _matrix("b", b)
+    _check.same_dtype("a", a, b=b)
+    if b.ndim > 2 and b.shape[:-2] != a.shape[:-2]:
+        raise ValueError(
+            f"b: expected leading dimensions {a.shape[:-2]} like a, or none, got shape {b.shape}"
+        )
+    if b.shape[-2] != a.shape[-1]:
+        raise ValueError(f"b: expected {a.shape[-1]} rows like a's columns, got shape {b.shape}")
+    return (*a.shape[:-1], b.shape[-1])
+
+
 def matmul(a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
     """Matrix product, batched over leading dimensions; transposed views cost no copy.
 
@@ -55,18 +69,12 @@ def matmul(a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None) -> np
     array([[3.],
            [3.]], dtype=float32)
     """
-    _matrix("a", a)
-    _matrix("b", b)
-    _check.same_dtype("a", a, b=b)
-    if b.ndim > 2 and b.shape[:-2] != a.shape[:-2]:
-        raise ValueError(
-            f"b: expected leading dimensions {a.shape[:-2]} like a, or none, got shape {b.shape}"
-        )
-    if b.shape[-2] != a.shape[-1]:
-        raise ValueError(f"b: expected {a.shape[-1]} rows like a's columns, got shape {b.shape}")
+    shape = _product(a, b)
     if out is not None:
-        _check.output("out", out, (*a.shape[:-1], b.shape[-1]), "a", a)
+        _check.output("out", out, shape, "a", a)
         _check.no_overlap("out", out, a=a, b=b)
+    if 0 in shape:
+        return np.empty(shape, a.dtype) if out is None else out
     return active.matmul(a, b, out)
 
 
@@ -102,10 +110,10 @@ def matmul_backward(
     >>> da.shape, db.ravel().tolist()
     ((2, 3), [2.0, 2.0, 2.0])
     """
-    _matrix("a", a)
-    _matrix("b", b)
+    shape = _product(a, b)
     _check.floats("dout", dout)
-    _check.has_shape("dout", dout, (*a.shape[:-1], b.shape[-1]))
+    _check.has_shape("dout", dout, shape)
+    _check.same_dtype("a", a, dout=dout)
     da = matmul(dout, np.swapaxes(b, -1, -2)) if need_da else None
     db = None
     if need_db and b.ndim == 2 and a.ndim > 2:

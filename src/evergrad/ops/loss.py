@@ -29,7 +29,7 @@ def _cotangent(dout: Any, reduction: str, shape: tuple[int, ...], like: np.ndarr
         return dout
     if isinstance(dout, np.ndarray) and dout.size == 1:
         dout = dout.item()
-    return np.array([_check.number("dout", dout)], like.dtype)
+    return np.array([_check.real("dout", dout)], like.dtype)
 
 
 def _cross_entropy_checks(

@@ -63,7 +63,13 @@ def layer_norm(
     array([[-1.,  1.]], dtype=float32)
     """
     _check.floats("x", x)
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    whole = (int, np.integer)
+    shape = (normalized_shape,) if isinstance(normalized_shape, whole) else normalized_shape
+    if not isinstance(shape, (tuple, list)) or not all(isinstance(n, whole) for n in shape):
+        raise TypeError(
+            f"normalized_shape: expected an integer or a tuple of integers, got {normalized_shape!r}"
+        )
+    shape = tuple(int(n) for n in shape)
     if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:
         raise ValueError(
             f"normalized_shape: expected the trailing dimensions of x's shape {x.shape}, "

@@ -58,6 +58,8 @@ def softmax(x: np.ndarray, dim: int = -1, *, out: np.ndarray | None = None) -> n
     if out is not None:
         _check.output("out", out, x.shape, "x", x)
         _check.in_place_or_apart("out", out, x=x)
+    if x.size == 0:
+        return np.empty(x.shape, x.dtype) if out is None else out
     target = None if is_moved else _check.rows(out)
     result = active.softmax(_check.rows(moved), target)
     if is_moved:
@@ -105,6 +107,8 @@ def softmax_backward(
         _check.output("dx", dx, out.shape, "out", out)
         _check.in_place_or_apart("dx", dx, dout=dout, out=out)
     moved, is_moved = _axis_last(out, dim)
+    if out.size == 0:
+        return np.empty(out.shape, out.dtype) if dx is None else dx
     moved_dout, _ = _axis_last(dout, dim)
     target = None if is_moved else _check.rows(dx)
     result = active.softmax_backward(_check.rows(moved_dout), _check.rows(moved), target)

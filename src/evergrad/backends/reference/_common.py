@@ -30,7 +30,7 @@ def ieee(function: Callable[P, R]) -> Callable[P, R]:
 def emit(value: Array, out: Array | None) -> Array:
     """Return `value`, in `out` when given. Writing comes last, so `out` may alias an input."""
     if out is None:
-        return value
+        return np.asarray(value)  # NumPy turns 0-d results into scalars
     out[...] = value
     return out
 
