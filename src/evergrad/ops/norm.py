@@ -67,12 +67,13 @@ def layer_norm(
     shape = (normalized_shape,) if isinstance(normalized_shape, whole) else normalized_shape
     if not isinstance(shape, (tuple, list)) or not all(isinstance(n, whole) for n in shape):
         raise TypeError(
-            f"normalized_shape: expected an integer or a tuple of integers, got {normalized_shape!r}"
+            "normalized_shape: expected an integer or a tuple of integers, "
+            f"got {normalized_shape!r}"
         )
     shape = tuple(int(n) for n in shape)
     if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:
         raise ValueError(
-            f"normalized_shape: expected the trailing dimensions of x's shape {x.shape}, "
+            f"normalized_shape: expected the trailing dimensions of x, {x.shape}, "
             f"got {shape}"
         )
     eps = _check.number("eps", eps, 0.0)
