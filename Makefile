@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 OUT ?= demo-run
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp')
 
-.PHONY: help demo test lint stubs bench sanitize native-check clean
+.PHONY: help demo test lint stubs bench sanitize clean
 
 help:
 	@echo "make demo       build, train a small GPT, adapt it, show what was gained and forgotten"
@@ -52,16 +52,15 @@ stubs: $(VENV)/.dev
 bench: $(VENV)/.test
 	$(BIN)/evergrad bench --plot benchmark.png
 
-native-check:
-	$(MAKE) -C csrc/tests check-native
-
+# The drivers alone, then the whole native module under Python with the sanitizers' runtimes loaded first.
 sanitize: $(VENV)/.test
 	$(MAKE) -C csrc/tests check-sanitize
+	mkdir -p build/sanitize && cp -r src/evergrad build/sanitize/ && rm -f build/sanitize/evergrad/_native.*.so
 	EVERGRAD_SANITIZE=address,undefined $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitize
-	cp -r src/evergrad build/sanitize/ && rm -f src/evergrad/_native.sanitize
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitize \
-	  $(BIN)/python -m pytest -p no:cacheprovider tests/test_ops_parity.py tests/test_ops_gradients.py -k native
+	  $(BIN)/python -m pytest -q -p no:cacheprovider tests/test_ops_parity.py \
+	    tests/test_ops_gradients.py tests/test_ops_buffers.py tests/test_ops_threads.py -k native
 
 clean:
 	rm -rf $(VENV) build src/evergrad/*.so src/*.egg-info demo-run

@@ -80,7 +80,7 @@ class build_native(build_ext):
         macros = ext.define_macros + [(f"EVERGRAD_HAVE_{isa.upper()}", "1") for isa in ISA_FLAGS]
 
         # Kept between builds, pip's temporary ones included, and apart for each compiler.
-        compiler = "-".join(self.compiler.compiler_cxx).replace("/", "_")
+        compiler = Path(self.compiler.compiler_cxx[0]).name
         cache = Path("build") / f"objects-{sys.implementation.cache_tag}-{compiler}{suffix()}"
 
         def compile_one(job: tuple[Path, list[str]]) -> str:
