@@ -43,7 +43,7 @@ void register_runtime(py::module_& m) {
   m.def("measure_fma_peak", &evergrad_measure_fma_peak, py::arg("seconds"),
         py::call_guard<py::gil_scoped_release>(), "GFLOP/s of fused multiply-adds, with the threads in use.");
   m.def("measure_bandwidth", &evergrad_measure_bandwidth, py::arg("seconds"),
-        py::call_guard<py::gil_scoped_release>(), "GB/s read from memory, with the threads in use.");
+        py::call_guard<py::gil_scoped_release>(), "GB/s to and from memory, with the threads in use.");
 }
 
 }  // namespace evergrad

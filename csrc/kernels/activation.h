@@ -8,16 +8,8 @@
 namespace evergrad {
 namespace {
 
-constexpr float sqrt_half = 0.70710678f;         // 1 / sqrt(2)
-constexpr float inv_sqrt_two_pi = 0.39894228f;   // 1 / sqrt(2 pi)
 constexpr float sqrt_two_over_pi = 0.79788456f;  // sqrt(2 / pi)
 constexpr float gelu_cubic = 0.044715f;
-
-// Phi(x), the normal distribution function. For x < 0 the sum 1 + erf cancels, but gelu multiplies
-// by x, so the error stays relative to |x|: the same as the formula's in float32.
-EVG_INLINE Vec normal_cdf(Vec x) {
-  return fma(set1(0.5f), erf(x * set1(sqrt_half)), set1(0.5f));
-}
 
 // tanh(u) with u = sqrt(2/pi) (x + 0.044715 x^3)
 EVG_INLINE Vec gelu_tanh_inner(Vec x) {
@@ -43,7 +35,7 @@ EVG_INLINE Vec activate<Activation::tanh>(Vec x) {
 }
 template <>
 EVG_INLINE Vec activate<Activation::gelu>(Vec x) {
-  return x * normal_cdf(x);
+  return x * normal(x).cdf;
 }
 template <>
 EVG_INLINE Vec activate<Activation::gelu_tanh>(Vec x) {
@@ -73,8 +65,8 @@ EVG_INLINE Vec derivative<Activation::tanh>(Vec out) {
 }
 template <>
 EVG_INLINE Vec derivative<Activation::gelu>(Vec x) {
-  const Vec density = set1(inv_sqrt_two_pi) * exp(x * x * set1(-0.5f));
-  return fma(x, density, normal_cdf(x));
+  const Normal n = normal(x);
+  return fma(x, n.pdf, n.cdf);
 }
 template <>
 EVG_INLINE Vec derivative<Activation::gelu_tanh>(Vec x) {

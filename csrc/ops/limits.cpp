@@ -1,5 +1,6 @@
 // What this machine can do at most, with the threads in use: the denominators of every benchmark.
 #include <chrono>
+#include <initializer_list>
 
 #include "evergrad/evergrad.h"
 #include "runtime/cpu.h"
@@ -37,7 +38,7 @@ double evergrad_measure_fma_peak(double seconds) noexcept {
 
 double evergrad_measure_bandwidth(double seconds) noexcept {
   const KernelTable& t = kernels();
-  constexpr i64 floats = i64(64) << 20, piece = i64(1) << 18;  // 256 MB: far beyond any cache
+  constexpr i64 floats = i64(64) << 20, piece = i64(1) << 14;  // 256 MB: far beyond any cache
   const Buffer buffer(floats);
   if (!buffer) return 0;
   parallel_ranges(floats, piece, [&](i64 begin, i64 end) {
@@ -45,10 +46,19 @@ double evergrad_measure_bandwidth(double seconds) noexcept {
   });
   double best = 0;
   for (const auto start = Clock::now(); since(start) < seconds;) {
-    const auto begin = Clock::now();
+    // Reading alone, and updating one half by the other (two reads, one write): what moves more
+    // bytes is the limit. On some machines one stream per core does not fill the memory's queue.
+    auto begin = Clock::now();
     parallel_ranges(floats, piece, [&](i64 from, i64 to) { sink = t.read_sum(to - from, buffer.get() + from); });
-    const double rate = static_cast<double>(floats) * sizeof(float) / since(begin) * 1e-9;
-    if (rate > best) best = rate;
+    const double bytes = static_cast<double>(floats) * sizeof(float);
+    const double read = bytes / since(begin);
+    begin = Clock::now();
+    parallel_ranges(floats / 2, piece, [&](i64 from, i64 to) {
+      t.add_rows(to - from, buffer.get() + from, buffer.get() + floats / 2 + from);
+    });
+    const double update = 1.5 * bytes / since(begin);
+    for (const double rate : {read, update})
+      if (rate * 1e-9 > best) best = rate * 1e-9;
   }
   return best;
 }

@@ -10,7 +10,6 @@
 //   log1p        0.86      0.88      1.0
 //   sigmoid      2.47      2.47      2.6
 //   tanh         2.50      2.50      2.6
-//   erf          1.35      1.51      1.6
 //   normal.cdf   5.88     67.3       6.5    scalar: bound for x >= -2
 //   normal.pdf   2.73     65.1       3.0    scalar: bound for |x| <= 2
 //
@@ -98,18 +97,6 @@ EVG_INLINE Vec tanh(Vec x) {
   const Vec scale = as_float(shl<23>(parts.n + set1i(127)));
   const Vec m = fma(scale, parts.expm1_r, scale - set1(1.0f));
   return copysign(m / (set1(2.0f) + m), x);
-}
-
-// Near 0 an odd polynomial; further out 1 - exp(-g(|x|)), g a polynomial for -log(erfc).
-EVG_INLINE Vec erf(Vec x) {
-  const Vec t = x * x;
-  const Vec inner = poly(t, 1.2837917e-1f, -3.7612572e-1f, 1.12827174e-1f, -2.6802547e-2f,
-                         5.051095e-3f, -6.3151296e-4f);
-  const Vec a = min(set1(3.95f), abs(x));  // from there on erf is 1
-  const Vec g = poly(a, 1.0452425e-4f, 1.128061f, 6.3651896e-1f, 1.0452593e-1f, -2.2519056e-2f,
-                     3.1178545e-3f, -2.0367677e-4f);
-  const Vec outer = copysign(set1(1.0f) - exp(neg(g)), x);
-  return select(lt(a, set1(0.85f)), fma(x, inner, x), outer);
 }
 
 // The standard normal distribution at x: cdf(-a) = exp(-a^2 / 2) P(a) / Q(a) for a >= 0. All

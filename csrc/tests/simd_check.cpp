@@ -293,8 +293,6 @@ void check_math() {
       "sigmoid", 2.6, [](Vec x) { return sigmoid(x); }, sigmoid_exact);
   function(
       "tanh", 2.6, [](Vec x) { return tanh(x); }, [](double x) { return ::tanh(x); });
-  function(
-      "erf", 1.6, [](Vec x) { return erf(x); }, [](double x) { return ::erf(x); });
   const float low = width > 1 ? -INFINITY : -2.0f, high = width > 1 ? INFINITY : 2.0f;
   function(
       "cdf", 6.5, [](Vec x) { return normal(x).cdf; }, cdf, low);

@@ -68,7 +68,7 @@ def matmul(a: numpy.ndarray, b: numpy.ndarray, out: numpy.ndarray | None) -> num
     ...
 def measure_bandwidth(seconds: typing.SupportsFloat | typing.SupportsIndex) -> float:
     """
-    GB/s read from memory, with the threads in use.
+    GB/s to and from memory, with the threads in use.
     """
 def measure_fma_peak(seconds: typing.SupportsFloat | typing.SupportsIndex) -> float:
     """

@@ -170,7 +170,7 @@ int evergrad_grad_norm(int64_t n, const float* grad, double* norm) EVERGRAD_NOEX
 /* ---- the machine's limits, measured ----------------------------------------------------------- */
 
 double evergrad_measure_fma_peak(double seconds) EVERGRAD_NOEXCEPT;  /* GFLOP/s, current threads */
-double evergrad_measure_bandwidth(double seconds) EVERGRAD_NOEXCEPT; /* GB/s read, current threads */
+double evergrad_measure_bandwidth(double seconds) EVERGRAD_NOEXCEPT; /* GB/s moved, current threads */
 
 #ifdef __cplusplus
 }

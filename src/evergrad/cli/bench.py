@@ -19,6 +19,8 @@ from evergrad.bench.worker import workers
 from ._output import JsonOption, UserError, err, out, print_json
 from ._verb import verb
 
+#: Columns of the table at least, also where the output is a pipe.
+WIDTH = 150
 EXAMPLES = (
     "evergrad bench --quick",
     "evergrad bench --ops matmul,attention --against torch",
@@ -86,7 +88,8 @@ def bench(
             "results": [result.as_dict() for result in results],
         })  # fmt: skip
     else:
-        out.print(report.table(results, title, peers))
+        # A table cut to a pipe's default of 80 columns is unreadable.
+        out.print(report.table(results, title, peers), width=max(out.width, WIDTH), crop=False)
     if plot is not None:
         report.plot(results, title, plot)
         err.print(f"wrote {plot}")

@@ -73,8 +73,7 @@ def layer_norm(
     shape = tuple(int(n) for n in shape)
     if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:
         raise ValueError(
-            f"normalized_shape: expected the trailing dimensions of x, {x.shape}, "
-            f"got {shape}"
+            f"normalized_shape: expected the trailing dimensions of x, {x.shape}, got {shape}"
         )
     eps = _check.number("eps", eps, 0.0)
     _check.optional("weight", weight, shape, "x", x)
