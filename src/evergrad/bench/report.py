@@ -47,8 +47,8 @@ def table(results: Sequence[Result], title: str, peers: Sequence[str]) -> Table:
         "of limit: least time by arithmetic or memory traffic / median time. "
         "vs: the peer's median / ours; above 1 we are faster."
     )
-    grid.add_column("op", no_wrap=True)
-    grid.add_column("case", min_width=24, overflow="fold")
+    grid.add_column("op", overflow="fold")
+    grid.add_column("case", overflow="fold")
     for column in ("median", "min", "of limit"):
         grid.add_column(column, justify="right", no_wrap=True)
     grid.add_column("bound")

@@ -19,7 +19,7 @@ from evergrad.bench.worker import workers
 from ._output import JsonOption, UserError, err, out, print_json
 from ._verb import verb
 
-#: Columns of the table at least, also where the output is a pipe.
+#: Columns of the table where the output is not a terminal.
 WIDTH = 150
 EXAMPLES = (
     "evergrad bench --quick",
@@ -88,8 +88,9 @@ def bench(
             "results": [result.as_dict() for result in results],
         })  # fmt: skip
     else:
-        # A table cut to a pipe's default of 80 columns is unreadable.
-        out.print(report.table(results, title, peers), width=max(out.width, WIDTH), crop=False)
+        if not out.is_terminal:  # a table squeezed into a pipe's 80 columns is unreadable
+            out.width = max(out.width, WIDTH)
+        out.print(report.table(results, title, peers))
     if plot is not None:
         report.plot(results, title, plot)
         err.print(f"wrote {plot}")
