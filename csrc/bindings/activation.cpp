@@ -27,8 +27,9 @@ int gelu_kind(const std::string& approximate) {
 
 template <int kind>
 void register_pair(py::module_& m, const char* name) {
-  m.def(name, [](const Array& x, const Optional& out) { return forward(kind, x, out); },
-        py::arg("x"), py::arg("out").none(true));
+  m.def(
+      name, [](const Array& x, const Optional& out) { return forward(kind, x, out); }, py::arg("x"),
+      py::arg("out").none(true));
   m.def((std::string(name) + "_backward").c_str(),
         [](const Array& dout, const Array& saved, const Optional& dx) {
           return backward(kind, dout, saved, dx);
@@ -42,16 +43,18 @@ void register_activation(py::module_& m) {
   register_pair<EVERGRAD_ACTIVATION_RELU>(m, "relu");
   register_pair<EVERGRAD_ACTIVATION_SIGMOID>(m, "sigmoid");
   register_pair<EVERGRAD_ACTIVATION_TANH>(m, "tanh");
-  m.def("gelu",
-        [](const Array& x, const std::string& approximate, const Optional& out) {
-          return forward(gelu_kind(approximate), x, out);
-        },
-        py::arg("x"), py::arg("approximate"), py::arg("out").none(true));
-  m.def("gelu_backward",
-        [](const Array& dout, const Array& x, const std::string& approximate, const Optional& dx) {
-          return backward(gelu_kind(approximate), dout, x, dx);
-        },
-        py::arg("dout"), py::arg("x"), py::arg("approximate"), py::arg("dx").none(true));
+  m.def(
+      "gelu",
+      [](const Array& x, const std::string& approximate, const Optional& out) {
+        return forward(gelu_kind(approximate), x, out);
+      },
+      py::arg("x"), py::arg("approximate"), py::arg("out").none(true));
+  m.def(
+      "gelu_backward",
+      [](const Array& dout, const Array& x, const std::string& approximate, const Optional& dx) {
+        return backward(gelu_kind(approximate), dout, x, dx);
+      },
+      py::arg("dout"), py::arg("x"), py::arg("approximate"), py::arg("dx").none(true));
 }
 
 }  // namespace evergrad

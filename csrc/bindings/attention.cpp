@@ -36,7 +36,8 @@ std::pair<Array, Array> attention(const Array& query, const Array& key, const Ar
   Array result = or_like(out, query);
   Array lse = cu_seqlens_q ? empty({shape.heads, shape.tokens_q})
                            : empty({shape.sequences, shape.heads, shape.tokens_q});
-  const evergrad_heads q = heads_of(query), k = heads_of(key), v = heads_of(value), o = heads_of(result);
+  const evergrad_heads q = heads_of(query), k = heads_of(key), v = heads_of(value),
+                       o = heads_of(result);
   float* pl = mutable_data(lse);
   call([&] { return evergrad_attention(&shape, q, k, v, o, pl); });
   return {result, lse};
@@ -49,8 +50,9 @@ std::tuple<Array, Array, Array> attention_backward(
     const Optional& dvalue) {
   const auto shape = shape_from(query, key, is_causal, scale, cu_seqlens_q, cu_seqlens_k);
   Array gq = or_like(dquery, query), gk = or_like(dkey, key), gv = or_like(dvalue, value);
-  const evergrad_heads d = heads_of(dout), q = heads_of(query), k = heads_of(key), v = heads_of(value),
-                       o = heads_of(out), hq = heads_of(gq), hk = heads_of(gk), hv = heads_of(gv);
+  const evergrad_heads d = heads_of(dout), q = heads_of(query), k = heads_of(key),
+                       v = heads_of(value), o = heads_of(out), hq = heads_of(gq), hk = heads_of(gk),
+                       hv = heads_of(gv);
   const float* pl = data(lse);
   call([&] { return evergrad_attention_backward(&shape, d, q, k, v, o, pl, hq, hk, hv); });
   return {gq, gk, gv};

@@ -1,4 +1,5 @@
-// What every binding shares: arrays from the pool, pointers out of arrays, statuses into exceptions.
+// What every binding shares: arrays from the pool, pointers out of arrays, statuses into
+// exceptions.
 //
 // Arguments arrive checked (evergrad/ops/_check.py): here they are only taken apart.
 #pragma once
@@ -26,7 +27,8 @@ using Shape = std::vector<py::ssize_t>;
 inline Array empty(const Shape& shape) {
   std::size_t size = 1;
   for (const py::ssize_t n : shape) {
-    if (n < 0) throw py::value_error("shape: expected no negative dimension, got " + std::to_string(n));
+    if (n < 0)
+      throw py::value_error("shape: expected no negative dimension, got " + std::to_string(n));
     if (__builtin_mul_overflow(size, static_cast<std::size_t>(n), &size)) throw std::bad_alloc();
   }
   if (__builtin_mul_overflow(size, sizeof(float), &size)) throw std::bad_alloc();
@@ -45,7 +47,9 @@ inline Array zeros(const Shape& shape) {
 inline Shape shape_of(const Array& x) { return Shape(x.shape(), x.shape() + x.ndim()); }
 
 inline Array or_empty(const Optional& out, const Shape& shape) { return out ? *out : empty(shape); }
-inline Array or_like(const Optional& out, const Array& x) { return out ? *out : empty(shape_of(x)); }
+inline Array or_like(const Optional& out, const Array& x) {
+  return out ? *out : empty(shape_of(x));
+}
 
 inline const float* data(const Array& x) { return static_cast<const float*>(x.data()); }
 inline const float* data(const Optional& x) { return x ? data(*x) : nullptr; }

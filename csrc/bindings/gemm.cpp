@@ -30,7 +30,8 @@ Array matmul(const Array& a, const Array& b, const Optional& out) {
   if (batch == 0) return c;
 
   // Offsets of every leading index, in floats.
-  std::vector<int64_t> a_offset(static_cast<std::size_t>(batch)), b_offset(static_cast<std::size_t>(batch));
+  std::vector<int64_t> a_offset(static_cast<std::size_t>(batch)),
+      b_offset(static_cast<std::size_t>(batch));
   for (int64_t i = 0; i < batch; ++i) {
     int64_t rest = i;
     for (py::ssize_t axis = rank - 3; axis >= 0; --axis) {
@@ -84,7 +85,8 @@ std::tuple<Optional, Optional, Optional> linear_backward(
     bool need_dbias) {
   const int64_t rows = x.shape(0), in = x.shape(1), features = weight.shape(0);
   const int code = activation_code(activation);
-  Optional gx, gw = wanted(need_dweight, dweight, {features, in}), gb = wanted(need_dbias, dbias, {features});
+  Optional gx, gw = wanted(need_dweight, dweight, {features, in}),
+               gb = wanted(need_dbias, dbias, {features});
   if (need_dx) gx = or_empty(dx, {rows, in});
   const float *pd = data(dout), *px = data(x), *pw = data(weight), *ps = data(saved);
   float *pgx = mutable_data(gx), *pgw = mutable_data(gw), *pgb = mutable_data(gb);

@@ -44,7 +44,8 @@ Array pair_loss(const Array& x, const Array& target, const Optional& out) {
 
 // A cotangent of one element serves all.
 template <int (*f)(int64_t, const float*, int64_t, const float*, const float*, float*) noexcept>
-Array pair_loss_backward(const Array& dout, const Array& x, const Array& target, const Optional& dx) {
+Array pair_loss_backward(const Array& dout, const Array& x, const Array& target,
+                         const Optional& dx) {
   Array result = or_like(dx, x);
   const float *pd = data(dout), *px = data(x), *pt = data(target);
   float* po = mutable_data(result);
@@ -54,7 +55,8 @@ Array pair_loss_backward(const Array& dout, const Array& x, const Array& target,
 }
 
 template <int (*f)(int64_t, const float*, const float*, float*) noexcept,
-          int (*f_backward)(int64_t, const float*, int64_t, const float*, const float*, float*) noexcept>
+          int (*f_backward)(int64_t, const float*, int64_t, const float*, const float*,
+                            float*) noexcept>
 void register_pair(py::module_& m, const char* name) {
   m.def(name, &pair_loss<f>, py::arg("x"), py::arg("target"), py::arg("out").none(true));
   m.def((std::string(name) + "_backward").c_str(), &pair_loss_backward<f_backward>, py::arg("dout"),

@@ -16,18 +16,17 @@ std::tuple<Array, Array, Array> layer_norm(const Array& x, const Optional& weigh
 }
 
 std::tuple<Optional, Optional, Optional> layer_norm_backward(
-    const Array& dout, const Array& x, const Array& mean, const Array& rstd,
-    const Optional& weight, const Optional& dresidual, const Optional& dx, const Optional& dweight,
-    const Optional& dbias, bool need_dx, bool need_dweight, bool need_dbias) {
+    const Array& dout, const Array& x, const Array& mean, const Array& rstd, const Optional& weight,
+    const Optional& dresidual, const Optional& dx, const Optional& dweight, const Optional& dbias,
+    bool need_dx, bool need_dweight, bool need_dbias) {
   const int64_t rows = x.shape(0), n = x.shape(1);
   Optional gx, gw = wanted(need_dweight, dweight, {n}), gb = wanted(need_dbias, dbias, {n});
   if (need_dx) gx = or_like(dx, x);
-  const float *pd = data(dout), *px = data(x), *pm = data(mean), *pr = data(rstd), *pw = data(weight),
-              *ps = data(dresidual);
+  const float *pd = data(dout), *px = data(x), *pm = data(mean), *pr = data(rstd),
+              *pw = data(weight), *ps = data(dresidual);
   float *pgx = mutable_data(gx), *pgw = mutable_data(gw), *pgb = mutable_data(gb);
-  call([&] {
-    return evergrad_layer_norm_backward(rows, n, pd, px, pm, pr, pw, ps, pgx, pgw, pgb);
-  });
+  call(
+      [&] { return evergrad_layer_norm_backward(rows, n, pd, px, pm, pr, pw, ps, pgx, pgw, pgb); });
   return {gx, gw, gb};
 }
 

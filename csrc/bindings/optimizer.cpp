@@ -31,9 +31,7 @@ void rmsprop_step(Array& param, const Array& grad, Array& square_avg, double lr,
   float *p = mutable_data(param), *v = mutable_data(square_avg);
   const float* g = data(grad);
   const int64_t n = param.size();
-  call([&] {
-    return evergrad_rmsprop_step(n, p, g, v, lr, alpha, eps, weight_decay, grad_scale);
-  });
+  call([&] { return evergrad_rmsprop_step(n, p, g, v, lr, alpha, eps, weight_decay, grad_scale); });
 }
 
 double grad_norm(const Array& grad) {

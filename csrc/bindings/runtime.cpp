@@ -7,7 +7,8 @@ namespace {
 
 std::vector<std::string> isas() {
   std::vector<std::string> names;
-  for (const char* const* name = evergrad_available_isas(); *name; ++name) names.emplace_back(*name);
+  for (const char* const* name = evergrad_available_isas(); *name; ++name)
+    names.emplace_back(*name);
   return names;
 }
 
@@ -15,7 +16,8 @@ void set_isa(const std::string& name) {
   if (evergrad_set_isa(name.c_str()) == EVERGRAD_OK) return;
   std::string had;
   for (const std::string& isa : isas()) had += (had.empty() ? "" : ", ") + isa;
-  throw py::value_error("isa: expected one that this CPU and build have (" + had + "), got '" + name + "'");
+  throw py::value_error("isa: expected one that this CPU and build have (" + had + "), got '" +
+                        name + "'");
 }
 
 }  // namespace
@@ -27,23 +29,31 @@ void register_runtime(py::module_& m) {
   m.def("set_isa", &set_isa, py::arg("name"), "Run the kernels of another ISA.");
   m.def("get_num_threads", &evergrad_get_num_threads);
   m.def("set_num_threads", &evergrad_set_num_threads, py::arg("n"));
-  m.def("is_forked_child", &is_forked_child, "True in a forked child, where loops run on one thread.");
-  m.def("empty", [](const Shape& shape) { return empty(shape); }, py::arg("shape"),
-        "An uninitialised float32 array from the pool.");
-  m.def("empty", [](py::ssize_t n) { return empty({n}); }, py::arg("shape"));
-  m.def("pool_stats", [] {
-    const PoolStats s = pool_stats();
-    py::dict stats;
-    stats["live_bytes"] = s.live_bytes;
-    stats["cached_bytes"] = s.cached_bytes;
-    stats["system_allocations"] = s.system_allocations;
-    return stats;
-  }, "Bytes in use, bytes kept for reuse, and how often the system was asked.");
+  m.def("is_forked_child", &is_forked_child,
+        "True in a forked child, where loops run on one thread.");
+  m.def(
+      "empty", [](const Shape& shape) { return empty(shape); }, py::arg("shape"),
+      "An uninitialised float32 array from the pool.");
+  m.def(
+      "empty", [](py::ssize_t n) { return empty({n}); }, py::arg("shape"));
+  m.def(
+      "pool_stats",
+      [] {
+        const PoolStats s = pool_stats();
+        py::dict stats;
+        stats["live_bytes"] = s.live_bytes;
+        stats["cached_bytes"] = s.cached_bytes;
+        stats["system_allocations"] = s.system_allocations;
+        return stats;
+      },
+      "Bytes in use, bytes kept for reuse, and how often the system was asked.");
   m.def("pool_trim", &pool_trim, "Give the buffers kept for reuse back to the system.");
   m.def("measure_fma_peak", &evergrad_measure_fma_peak, py::arg("seconds"),
-        py::call_guard<py::gil_scoped_release>(), "GFLOP/s of fused multiply-adds, with the threads in use.");
+        py::call_guard<py::gil_scoped_release>(),
+        "GFLOP/s of fused multiply-adds, with the threads in use.");
   m.def("measure_bandwidth", &evergrad_measure_bandwidth, py::arg("seconds"),
-        py::call_guard<py::gil_scoped_release>(), "GB/s to and from memory, with the threads in use.");
+        py::call_guard<py::gil_scoped_release>(),
+        "GB/s to and from memory, with the threads in use.");
 }
 
 }  // namespace evergrad

@@ -25,7 +25,8 @@ Array softmax_backward(const Array& dout, const Array& out, const Optional& dx) 
 
 void register_softmax(py::module_& m) {
   m.def("softmax", &softmax, py::arg("x"), py::arg("out").none(true));
-  m.def("softmax_backward", &softmax_backward, py::arg("dout"), py::arg("out"), py::arg("dx").none(true));
+  m.def("softmax_backward", &softmax_backward, py::arg("dout"), py::arg("out"),
+        py::arg("dx").none(true));
 }
 
 }  // namespace evergrad

@@ -96,7 +96,8 @@ void map_activation(i64 n, const float* x, float* out) {
 }
 template <Activation kind>
 void map_derivative(i64 n, const float* dout, const float* saved, float* dx) {
-  map(n, dx, [=](i64 i, Mask m) { return load(dout + i, m) * derivative<kind>(load(saved + i, m)); });
+  map(n, dx,
+      [=](i64 i, Mask m) { return load(dout + i, m) * derivative<kind>(load(saved + i, m)); });
 }
 
 void activation(Activation kind, i64 n, const float* x, float* out) {

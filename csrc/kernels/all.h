@@ -16,40 +16,40 @@
 #include "kernels/softmax.h"
 #include "kernels/table.h"
 
-#define EVERGRAD_TABLE(name)                                                                       \
-  extern "C" const evergrad::KernelTable evergrad_kernels_##name;                                  \
-  const evergrad::KernelTable evergrad_kernels_##name = {                                          \
-      #name,                                                                                       \
-      evergrad::Vec::width,                                                                        \
-      evergrad::mr,                                                                                \
-      evergrad::nr,                                                                                \
-      evergrad::gemm_pack_a,                                                                       \
-      evergrad::gemm_pack_b,                                                                       \
-      evergrad::gemm_tile,                                                                         \
-      evergrad::gemm_epilogue,                                                                     \
-      evergrad::column_sum,                                                                        \
-      evergrad::attention_scratch,                                                                 \
-      evergrad::attention,                                                                         \
-      evergrad::attention_backward_scratch,                                                        \
-      evergrad::attention_backward,                                                                \
-      evergrad::softmax,                                                                           \
-      evergrad::softmax_backward,                                                                  \
-      evergrad::layer_norm,                                                                        \
-      evergrad::layer_norm_backward,                                                               \
-      evergrad::activation,                                                                        \
-      evergrad::activation_backward,                                                               \
-      evergrad::add_rows,                                                                          \
-      evergrad::cross_entropy,                                                                     \
-      evergrad::cross_entropy_backward,                                                            \
-      evergrad::mse,                                                                               \
-      evergrad::mse_backward,                                                                      \
-      evergrad::bce,                                                                               \
-      evergrad::bce_backward,                                                                      \
-      evergrad::dropout,                                                                           \
-      evergrad::adam,                                                                              \
-      evergrad::sgd,                                                                               \
-      evergrad::rmsprop,                                                                           \
-      evergrad::sum_of_squares,                                                                    \
-      evergrad::fma_rounds,                                                                        \
-      evergrad::read_sum,                                                                          \
+#define EVERGRAD_TABLE(name)                                      \
+  extern "C" const evergrad::KernelTable evergrad_kernels_##name; \
+  const evergrad::KernelTable evergrad_kernels_##name = {         \
+      #name,                                                      \
+      evergrad::Vec::width,                                       \
+      evergrad::mr,                                               \
+      evergrad::nr,                                               \
+      evergrad::gemm_pack_a,                                      \
+      evergrad::gemm_pack_b,                                      \
+      evergrad::gemm_tile,                                        \
+      evergrad::gemm_epilogue,                                    \
+      evergrad::column_sum,                                       \
+      evergrad::attention_scratch,                                \
+      evergrad::attention,                                        \
+      evergrad::attention_backward_scratch,                       \
+      evergrad::attention_backward,                               \
+      evergrad::softmax,                                          \
+      evergrad::softmax_backward,                                 \
+      evergrad::layer_norm,                                       \
+      evergrad::layer_norm_backward,                              \
+      evergrad::activation,                                       \
+      evergrad::activation_backward,                              \
+      evergrad::add_rows,                                         \
+      evergrad::cross_entropy,                                    \
+      evergrad::cross_entropy_backward,                           \
+      evergrad::mse,                                              \
+      evergrad::mse_backward,                                     \
+      evergrad::bce,                                              \
+      evergrad::bce_backward,                                     \
+      evergrad::dropout,                                          \
+      evergrad::adam,                                             \
+      evergrad::sgd,                                              \
+      evergrad::rmsprop,                                          \
+      evergrad::sum_of_squares,                                   \
+      evergrad::fma_rounds,                                       \
+      evergrad::read_sum,                                         \
   }

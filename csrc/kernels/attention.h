@@ -1,17 +1,17 @@
-// Scaled dot-product attention of one head, tiled (Dao et al. 2022): scores exist only as a block of
-// `block_q` query rows by `block_k` keys that stays in L1/L2.
+// Scaled dot-product attention of one head, tiled (Dao et al. 2022): scores exist only as a block
+// of `block_q` query rows by `block_k` keys that stays in L1/L2.
 //
 // Layouts of operands, all products run on the register tile of gemm.h:
-//   S = Q K^T       A = Q panels (packed, scaled),  B = key panels: keys are lanes, head_dim is depth
-//   O += P V        A = P as it lies (row stride block_k), B = value panels per key block: depth is keys
-//   dP = dO V^T     like S with dO for Q and V for K
-//   dV += P^T dO    A = P read down its columns (depth stride block_k), B = dO panels: depth is rows
-//   dK += dS^T Q    likewise;  dQ += dS K  like O += P V
-// P is never packed: its row stride is a constant, so every element of a tile's column folds into an
-// address. Keys and values are packed once per head and serve all query rows of the group.
+//   S = Q K^T       A = Q panels (packed, scaled),  B = key panels: keys are lanes, head_dim is
+//   depth O += P V        A = P as it lies (row stride block_k), B = value panels per key block:
+//   depth is keys dP = dO V^T     like S with dO for Q and V for K dV += P^T dO    A = P read down
+//   its columns (depth stride block_k), B = dO panels: depth is rows dK += dS^T Q    likewise;  dQ
+//   += dS K  like O += P V
+// P is never packed: its row stride is a constant, so every element of a tile's column folds into
+// an address. Keys and values are packed once per head and serve all query rows of the group.
 //
-// Causal masking is bottom-right: row i of tokens_q sees keys j < i + 1 + tokens_k - tokens_q. Tiles
-// that lie wholly beyond it are skipped, in S and in the depth of every product.
+// Causal masking is bottom-right: row i of tokens_q sees keys j < i + 1 + tokens_k - tokens_q.
+// Tiles that lie wholly beyond it are skipped, in S and in the depth of every product.
 #pragma once
 
 #include "kernels/softmax.h"
@@ -45,8 +45,8 @@ EVG_INLINE void pack_depth(const AttentionHead& h, const float* x, i64 stride, f
 EVG_INLINE i64 span(i64 rest, i64 step) { return min_of(step, rest); }
 
 // S[rows, keys j0...] = A B^T for the tiles that some row sees.
-EVG_INLINE void scores(const AttentionHead& h, i64 q0, i64 rows, i64 j0, i64 keys,
-                       const float* a, const float* lanes, float* s) {
+EVG_INLINE void scores(const AttentionHead& h, i64 q0, i64 rows, i64 j0, i64 keys, const float* a,
+                       const float* lanes, float* s) {
   for (i64 j = 0; j < keys; j += nr)
     for (i64 i = 0; i < rows; i += mr) {
       const i64 last = min_of(rows, i + mr) - 1;
@@ -84,9 +84,10 @@ EVG_INLINE void transposed_times(const AttentionHead& h, i64 q0, i64 rows, i64 j
       i64 start = 0;
       if (h.causal) start = max_of(0, j0 + i - (h.tokens_k - h.tokens_q) - q0);
       if (start >= rows) continue;
-      tile<mr>(rows - start, p + start * block_k + i, 1, block_k, row_panels + n * rows + start * nr,
-               c + i * c_stride + n, c_stride, static_cast<int>(span(keys - i, mr)),
-               static_cast<int>(span(h.head_dim - n, nr)), true);
+      tile<mr>(rows - start, p + start * block_k + i, 1, block_k,
+               row_panels + n * rows + start * nr, c + i * c_stride + n, c_stride,
+               static_cast<int>(span(keys - i, mr)), static_cast<int>(span(h.head_dim - n, nr)),
+               true);
     }
 }
 
@@ -112,7 +113,8 @@ void attention(const AttentionHead* head, i64 begin, i64 end, float* scratch) {
   for (i64 g = 0; g < h.group; ++g)
     for (i64 q0 = begin; q0 < end; q0 += block_q) {
       const i64 rows = span(end - q0, block_q);
-      pack_panels<mr>(rows, d, h.query + g * h.query_head + q0 * h.query_token, h.query_token, 1, a);
+      pack_panels<mr>(rows, d, h.query + g * h.query_head + q0 * h.query_token, h.query_token, 1,
+                      a);
       const Vec scale = set1(h.scale);
       map(round_up(rows, mr) * d, a, [=](i64 i, Mask m) { return load(a + i, m) * scale; });
       map(rows * d, acc, [](i64, Mask) { return zero(); });

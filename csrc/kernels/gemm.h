@@ -7,8 +7,8 @@
 // Both are the same layout: lanes side by side, depth outwards; short panels are padded with zeros.
 //
 // The tile is mr x nr accumulators in registers. Each step of depth loads nr / width vectors of B,
-// broadcasts mr numbers of A, and issues mr * nr / width FMAs: the tile is chosen so that those FMAs
-// outnumber the loads that feed them, and that there are more of them than latency * ports.
+// broadcasts mr numbers of A, and issues mr * nr / width FMAs: the tile is chosen so that those
+// FMAs outnumber the loads that feed them, and that there are more of them than latency * ports.
 //
 // Every element of C is one chain of FMAs over depth, so its bits do not depend on where the tiles
 // or the threads are cut.
@@ -120,7 +120,8 @@ void gemm_tile(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i6
   for (i64 j = 0; j < n; j += nr)
     for (i64 i = 0; i < m; i += mr)
       tile<mr>(k, a + i * k, 1, mr, b + j * k, c + i * c_stride + j, c_stride,
-               static_cast<int>(min_of(mr, m - i)), static_cast<int>(min_of(nr, n - j)), accumulate);
+               static_cast<int>(min_of(mr, m - i)), static_cast<int>(min_of(nr, n - j)),
+               accumulate);
 }
 
 template <Activation kind>

@@ -27,7 +27,8 @@ void cross_entropy(i64 rows, i64 n, const float* logits, const i64* target, i64 
     }
     float loss = lse[i] - z[target[i]];
     if (smoothing != 0.0f) {
-      const float mean = row_sum(n, [=](i64 j, Mask k) { return load(z + j, k); }) / static_cast<float>(n);
+      const float mean =
+          row_sum(n, [=](i64 j, Mask k) { return load(z + j, k); }) / static_cast<float>(n);
       loss = (1.0f - smoothing) * loss + smoothing * (lse[i] - mean);
     }
     losses[i] = loss;

@@ -71,7 +71,8 @@ double sum_of_squares(i64 n, const float* x) {
   i64 i = 0;
   for (; i + 8 <= n; i += 8)
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) acc[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+    for (int j = 0; j < 8; ++j)
+      acc[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
   for (int j = 0; i < n; ++i, ++j) acc[j] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   return ((acc[0] + acc[4]) + (acc[2] + acc[6])) + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
 }

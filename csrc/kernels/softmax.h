@@ -72,7 +72,8 @@ void softmax(i64 rows, i64 n, const float* x, float* out) {
 // dx = out * (dout - sum(dout * out))
 void softmax_backward(i64 rows, i64 n, const float* dout, const float* out, float* dx) {
   for (i64 i = 0; i < rows; ++i, dout += n, out += n, dx += n) {
-    const float dot = row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m) * load(out + j, m); });
+    const float dot =
+        row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m) * load(out + j, m); });
     map(n, dx, [=](i64 j, Mask m) { return load(out + j, m) * (load(dout + j, m) - set1(dot)); });
   }
 }

@@ -16,11 +16,11 @@ enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh };
 // What happens to a tile of C = A B once its last block of depth is in:
 // pre = c + bias, c = act(pre) + residual. Null pointers are skipped.
 struct Epilogue {
-  const float* bias;      // [n]
+  const float* bias;  // [n]
   Activation activation;
   const float* residual;  // [m, n], may be c itself
   i64 residual_stride;
-  float* pre;             // [m, n]
+  float* pre;  // [m, n]
   i64 pre_stride;
 };
 
@@ -56,7 +56,7 @@ struct RmspropParams {
 
 struct KernelTable {
   const char* isa;
-  int width;           // floats in a vector
+  int width;             // floats in a vector
   int gemm_mr, gemm_nr;  // the register tile
 
   // gemm: C[m, n] (+)= A B from packed panels. See kernels/gemm.h for the layouts.
@@ -83,9 +83,9 @@ struct KernelTable {
   // norm; dweight and dbias are accumulated into, each may be null
   void (*layer_norm)(i64 rows, i64 n, const float* x, const float* weight, const float* bias,
                      float eps, float* out, float* mean, float* rstd);
-  void (*layer_norm_backward)(i64 rows, i64 n, const float* dout, const float* x,
-                              const float* mean, const float* rstd, const float* weight,
-                              const float* dresidual, float* dx, float* dweight, float* dbias);
+  void (*layer_norm_backward)(i64 rows, i64 n, const float* dout, const float* x, const float* mean,
+                              const float* rstd, const float* weight, const float* dresidual,
+                              float* dx, float* dweight, float* dbias);
 
   // activation; `saved` is what the activation's derivative is written in (see activation.h)
   void (*activation)(Activation kind, i64 n, const float* x, float* out);

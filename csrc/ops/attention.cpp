@@ -25,11 +25,13 @@ Span span_of(const evergrad_attention_shape& shape, i64 s) {
 
 bool worth_threads(const evergrad_attention_shape& shape) {
   const double pairs = static_cast<double>(shape.tokens_q) * static_cast<double>(shape.tokens_k) *
-                       (shape.cu_q ? 1.0 / static_cast<double>(shape.sequences) : static_cast<double>(shape.sequences));
+                       (shape.cu_q ? 1.0 / static_cast<double>(shape.sequences)
+                                   : static_cast<double>(shape.sequences));
   return 4.0 * pairs * static_cast<double>(shape.heads * shape.head_dim) >= serial_flops;
 }
 
-float* at(const evergrad_attention_shape& shape, const evergrad_heads& x, i64 s, i64 token, i64 head) {
+float* at(const evergrad_attention_shape& shape, const evergrad_heads& x, i64 s, i64 token,
+          i64 head) {
   return x.data + (shape.cu_q ? 0 : s * x.batch) + token * x.token + head * x.head;
 }
 
@@ -72,19 +74,22 @@ int evergrad_attention(const evergrad_attention_shape* shape, evergrad_heads que
   const i64 wanted = 4 * evergrad_get_num_threads();
   const i64 cuts = heads >= wanted ? 1 : (wanted + heads - 1) / heads;
   std::atomic<int> status{EVERGRAD_OK};
-  parallel_for(heads * cuts, [&](i64 task) {
-    const i64 index = task / cuts, cut = task % cuts;
-    const AttentionHead h = head_of(*shape, index / shape->kv_heads, index % shape->kv_heads, query,
-                                    key, value, out, lse);
-    constexpr i64 least_rows = 128;
-    const i64 even = (h.tokens_q + cuts - 1) / cuts;
-    const i64 rows = even < least_rows ? least_rows : even;
-    const i64 begin = cut * rows, end = begin + rows < h.tokens_q ? begin + rows : h.tokens_q;
-    if (begin >= end) return;
-    const Buffer scratch(t.attention_scratch(h.tokens_k, h.head_dim));
-    if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
-    t.attention(&h, begin, end, scratch.get());
-  }, worth_threads(*shape));
+  parallel_for(
+      heads * cuts,
+      [&](i64 task) {
+        const i64 index = task / cuts, cut = task % cuts;
+        const AttentionHead h = head_of(*shape, index / shape->kv_heads, index % shape->kv_heads,
+                                        query, key, value, out, lse);
+        constexpr i64 least_rows = 128;
+        const i64 even = (h.tokens_q + cuts - 1) / cuts;
+        const i64 rows = even < least_rows ? least_rows : even;
+        const i64 begin = cut * rows, end = begin + rows < h.tokens_q ? begin + rows : h.tokens_q;
+        if (begin >= end) return;
+        const Buffer scratch(t.attention_scratch(h.tokens_k, h.head_dim));
+        if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
+        t.attention(&h, begin, end, scratch.get());
+      },
+      worth_threads(*shape));
   return status.load();
 }
 
@@ -95,23 +100,27 @@ int evergrad_attention_backward(const evergrad_attention_shape* shape, evergrad_
   if (shape->sequences == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   std::atomic<int> status{EVERGRAD_OK};
-  parallel_for(shape->sequences * shape->kv_heads, [&](i64 task) {
-    const i64 s = task / shape->kv_heads, kv_head = task % shape->kv_heads;
-    AttentionHead h = head_of(*shape, s, kv_head, query, key, value, out, const_cast<float*>(lse));
-    const Span span = span_of(*shape, s);
-    h.dout = at(*shape, dout, s, span.q0, kv_head * h.group);
-    h.dquery = at(*shape, dquery, s, span.q0, kv_head * h.group);
-    h.dkey = at(*shape, dkey, s, span.k0, kv_head);
-    h.dvalue = at(*shape, dvalue, s, span.k0, kv_head);
-    h.dout_token = dout.token;
-    h.dout_head = dout.head;
-    h.dquery_token = dquery.token;
-    h.dquery_head = dquery.head;
-    h.dkey_token = dkey.token;
-    h.dvalue_token = dvalue.token;
-    const Buffer scratch(t.attention_backward_scratch(h.tokens_k, h.head_dim));
-    if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
-    t.attention_backward(&h, scratch.get());
-  }, worth_threads(*shape));
+  parallel_for(
+      shape->sequences * shape->kv_heads,
+      [&](i64 task) {
+        const i64 s = task / shape->kv_heads, kv_head = task % shape->kv_heads;
+        AttentionHead h =
+            head_of(*shape, s, kv_head, query, key, value, out, const_cast<float*>(lse));
+        const Span span = span_of(*shape, s);
+        h.dout = at(*shape, dout, s, span.q0, kv_head * h.group);
+        h.dquery = at(*shape, dquery, s, span.q0, kv_head * h.group);
+        h.dkey = at(*shape, dkey, s, span.k0, kv_head);
+        h.dvalue = at(*shape, dvalue, s, span.k0, kv_head);
+        h.dout_token = dout.token;
+        h.dout_head = dout.head;
+        h.dquery_token = dquery.token;
+        h.dquery_head = dquery.head;
+        h.dkey_token = dkey.token;
+        h.dvalue_token = dvalue.token;
+        const Buffer scratch(t.attention_backward_scratch(h.tokens_k, h.head_dim));
+        if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
+        t.attention_backward(&h, scratch.get());
+      },
+      worth_threads(*shape));
   return status.load();
 }

@@ -81,11 +81,11 @@ int evergrad_dropout(int64_t n, const float* x, double p, uint64_t seed, uint64_
       // Counters are 64 bits; the kernel takes runs that share the high half.
       const uint64_t counter = offset + static_cast<uint64_t>(begin);
       const uint64_t left = (uint64_t(1) << 32) - (counter & 0xffffffffu);
-      const i64 stop = static_cast<uint64_t>(end - begin) > left ? begin + static_cast<i64>(left) : end;
+      const i64 stop =
+          static_cast<uint64_t>(end - begin) > left ? begin + static_cast<i64>(left) : end;
       const uint64_t key = splitmix64(seed ^ splitmix64(counter >> 32));
-      t.dropout(stop - begin, x + begin, static_cast<uint32_t>(counter),
-                static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32), threshold, scale,
-                out + begin);
+      t.dropout(stop - begin, x + begin, static_cast<uint32_t>(counter), static_cast<uint32_t>(key),
+                static_cast<uint32_t>(key >> 32), threshold, scale, out + begin);
       begin = stop;
     }
   });

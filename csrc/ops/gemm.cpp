@@ -36,10 +36,14 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   if (m == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   const i64 mr = t.gemm_mr, nr = t.gemm_nr;
-  const bool worth = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >= serial_flops;
-  const i64 rows_max = min_of(slab_rows, parts_of(m, mr) * mr), cols_max = min_of(slab_cols, parts_of(n, nr) * nr);
+  const bool worth =
+      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >=
+      serial_flops;
+  const i64 rows_max = min_of(slab_rows, parts_of(m, mr) * mr),
+            cols_max = min_of(slab_cols, parts_of(n, nr) * nr);
   const i64 depth_max = min_of(depth_block, k);
-  const Buffer packed_a(rows_max / mr * mr * depth_max + mr * depth_max), packed_b(cols_max / nr * nr * depth_max + nr * depth_max);
+  const Buffer packed_a(rows_max / mr * mr * depth_max + mr * depth_max),
+      packed_b(cols_max / nr * nr * depth_max + nr * depth_max);
   if (!packed_a || !packed_b) return EVERGRAD_NO_MEMORY;
 
   for (i64 j0 = 0; j0 < n; j0 += slab_cols) {
@@ -68,7 +72,8 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
         const i64 row_step = even_step(rows, parts_of(rows, rows_block), mr);
         const i64 row_parts = parts_of(rows, row_step);
         const i64 wanted = parts_of(4 * evergrad_get_num_threads(), row_parts);
-        const i64 col_step = even_step(cols, min_of(wanted > 0 ? wanted : 1, parts_of(cols, 4 * nr)), nr);
+        const i64 col_step =
+            even_step(cols, min_of(wanted > 0 ? wanted : 1, parts_of(cols, 4 * nr)), nr);
         const i64 col_parts = parts_of(cols, col_step);
         auto compute = [&](i64 task) {
           const i64 i = task % row_parts * row_step, j = task / row_parts * col_step;
@@ -95,9 +100,9 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
 
 using namespace evergrad;
 
-int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float* a,
-                    int64_t a_batch, int64_t a_row, int64_t a_col, const float* b, int64_t b_batch,
-                    int64_t b_row, int64_t b_col, float* c, int64_t c_batch, int64_t c_row,
+int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float* a, int64_t a_batch,
+                    int64_t a_row, int64_t a_col, const float* b, int64_t b_batch, int64_t b_row,
+                    int64_t b_col, float* c, int64_t c_batch, int64_t c_row,
                     int accumulate) noexcept {
   std::atomic<int> status{EVERGRAD_OK};
   auto one = [&](i64 i) {
@@ -105,7 +110,8 @@ int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float*
                        c + i * c_batch, c_row, accumulate != 0, nullptr);
     if (s != EVERGRAD_OK) status.store(s, std::memory_order_relaxed);
   };
-  // Many small products run side by side; a few large ones one after the other, each on all threads.
+  // Many small products run side by side; a few large ones one after the other, each on all
+  // threads.
   if (batch >= 2 * evergrad_get_num_threads()) {
     parallel_for(batch, one);
   } else {
@@ -114,10 +120,11 @@ int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float*
   return status.load();
 }
 
-int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x,
-                    const float* weight, const float* bias, int activation, const float* residual,
-                    float* pre, float* out) noexcept {
-  const Epilogue epilogue{bias, static_cast<Activation>(activation), residual, features, pre, features};
+int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x, const float* weight,
+                    const float* bias, int activation, const float* residual, float* pre,
+                    float* out) noexcept {
+  const Epilogue epilogue{bias,    static_cast<Activation>(activation), residual, features, pre,
+                          features};
   const bool plain = !bias && !residual && !pre && activation == EVERGRAD_ACTIVATION_NONE;
   return gemm(rows, features, in, {x, in, 1}, {weight, 1, in}, out, features, false,
               plain ? nullptr : &epilogue);
@@ -125,8 +132,7 @@ int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x,
 
 int evergrad_linear_backward(int64_t rows, int64_t in, int64_t features, const float* dout,
                              const float* x, const float* weight, int activation,
-                             const float* saved, float* dx, float* dweight,
-                             float* dbias) noexcept {
+                             const float* saved, float* dx, float* dweight, float* dbias) noexcept {
   const Buffer dpre(activation == EVERGRAD_ACTIVATION_NONE ? 1 : rows * features);
   if (!dpre) return EVERGRAD_NO_MEMORY;
   if (activation != EVERGRAD_ACTIVATION_NONE) {
@@ -144,8 +150,10 @@ int evergrad_linear_backward(int64_t rows, int64_t in, int64_t features, const f
     auto sum = [&](i64 begin, i64 end) {
       t.column_sum(rows, end - begin, dout + begin, features, dbias + begin);
     };
-    if (rows * features < elements_per_task) sum(0, features);
-    else parallel_ranges(features, grain, sum);
+    if (rows * features < elements_per_task)
+      sum(0, features);
+    else
+      parallel_ranges(features, grain, sum);
   }
   return status;
 }

@@ -49,7 +49,8 @@ double evergrad_measure_bandwidth(double seconds) noexcept {
     // Reading alone, and updating one half by the other (two reads, one write): what moves more
     // bytes is the limit. On some machines one stream per core does not fill the memory's queue.
     auto begin = Clock::now();
-    parallel_ranges(floats, piece, [&](i64 from, i64 to) { sink = t.read_sum(to - from, buffer.get() + from); });
+    parallel_ranges(floats, piece,
+                    [&](i64 from, i64 to) { sink = t.read_sum(to - from, buffer.get() + from); });
     const double bytes = static_cast<double>(floats) * sizeof(float);
     const double read = bytes / since(begin);
     begin = Clock::now();

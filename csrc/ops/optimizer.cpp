@@ -28,9 +28,9 @@ int evergrad_adam_step(int64_t n, float* param, const float* grad, float* exp_av
   return EVERGRAD_OK;
 }
 
-int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentum_buffer,
-                      double lr, double momentum, double dampening, int nesterov,
-                      double weight_decay, double grad_scale, int first) noexcept {
+int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentum_buffer, double lr,
+                      double momentum, double dampening, int nesterov, double weight_decay,
+                      double grad_scale, int first) noexcept {
   const KernelTable& t = kernels();
   const SgdParams p{static_cast<float>(lr),
                     static_cast<float>(momentum),

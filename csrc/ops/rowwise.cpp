@@ -51,7 +51,8 @@ int evergrad_layer_norm_backward(int64_t rows, int64_t n, const float* dout, con
   const bool sums = dweight || dbias;
   const Buffer partials(sums ? blocks * 2 * n : 1);
   if (!partials) return EVERGRAD_NO_MEMORY;
-  if (sums) std::memset(partials.get(), 0, static_cast<std::size_t>(blocks * 2 * n) * sizeof(float));
+  if (sums)
+    std::memset(partials.get(), 0, static_cast<std::size_t>(blocks * 2 * n) * sizeof(float));
   parallel_ranges(rows, grain, [&](i64 begin, i64 end) {
     float* partial = partials.get() + begin / grain * 2 * n;
     t.layer_norm_backward(end - begin, n, dout + begin * n, x + begin * n, mean + begin,

@@ -80,9 +80,10 @@ void run_tasks(i64 tasks, void (*task)(void*, i64), void* context) noexcept {
     for (i64 i = 0; i < tasks; ++i) task(context, i);
     return;
   }
-  // Tasks are handed out as threads come free: causal attention and the edges of a matrix are uneven.
+  // Tasks are handed out as threads come free: causal attention and the edges of a matrix are
+  // uneven.
   std::atomic<i64> next{0};
-#pragma omp parallel num_threads(static_cast<int>(threads))
+#pragma omp parallel num_threads(static_cast <int>(threads))
   for (i64 i = next.fetch_add(1, std::memory_order_relaxed); i < tasks;
        i = next.fetch_add(1, std::memory_order_relaxed))
     task(context, i);
@@ -97,7 +98,8 @@ int evergrad_get_num_threads(void) noexcept {
   const int fallback = default_num_threads();
   const int set = configured.load(std::memory_order_relaxed);
   const int wanted = set > 0 ? set : fallback;
-  // threadpoolctl and omp_set_num_threads restrict us too: whoever lowered OpenMP's number meant it.
+  // threadpoolctl and omp_set_num_threads restrict us too: whoever lowered OpenMP's number meant
+  // it.
   const int omp = omp_get_max_threads();
   return omp < initial_omp_threads && omp < wanted ? omp : wanted;
 }

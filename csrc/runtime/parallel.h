@@ -28,7 +28,8 @@ void parallel_for(i64 tasks, F&& f, bool worth = true) noexcept {
     return;
   }
   using Function = std::remove_reference_t<F>;
-  run_tasks(tasks, [](void* context, i64 i) { (*static_cast<Function*>(context))(i); }, &f);
+  run_tasks(
+      tasks, [](void* context, i64 i) { (*static_cast<Function*>(context))(i); }, &f);
 }
 
 // f(begin, end) over [0, n) in fixed pieces of `grain`.

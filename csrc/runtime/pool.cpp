@@ -34,7 +34,8 @@ class Pool {
  public:
   Pool() {
     const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    cache_limit_ = pages > 0 && size > 0 ? std::size_t(pages) / 4 * std::size_t(size) : huge_page * 256;
+    cache_limit_ =
+        pages > 0 && size > 0 ? std::size_t(pages) / 4 * std::size_t(size) : huge_page * 256;
   }
 
   void* alloc(std::size_t bytes) {

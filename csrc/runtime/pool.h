@@ -22,7 +22,8 @@ void pool_trim() noexcept;  // give the cached buffers back to the system
 class Buffer {
  public:
   explicit Buffer(i64 floats)
-      : data_(static_cast<float*>(evergrad_pool_alloc(static_cast<std::size_t>(floats) * sizeof(float)))) {}
+      : data_(static_cast<float*>(
+            evergrad_pool_alloc(static_cast<std::size_t>(floats) * sizeof(float)))) {}
   ~Buffer() { evergrad_pool_free(data_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;

@@ -2,10 +2,10 @@
  *
  * Raw pointers, sizes and strides (in floats, unless said otherwise); an int status comes back; no
  * exceptions. Every function may be called from any thread, without the GIL, and is re-entrant.
- * Results have the same bits for any number of threads. Arrays are row-major and contiguous where no
- * stride is given. Gradients of parameters (dweight, dbias) are accumulated into, all other outputs
- * are overwritten. A null pointer where "may be null" skips that part. Scratch comes from the
- * buffer pool, so that nothing is allocated in the steady state.
+ * Results have the same bits for any number of threads. Arrays are row-major and contiguous where
+ * no stride is given. Gradients of parameters (dweight, dbias) are accumulated into, all other
+ * outputs are overwritten. A null pointer where "may be null" skips that part. Scratch comes from
+ * the buffer pool, so that nothing is allocated in the steady state.
  *
  * Arguments are trusted: shapes and indices are checked by the caller.
  */
@@ -37,7 +37,8 @@ enum {
   EVERGRAD_ACTIVATION_GELU_TANH
 };
 
-/* ---- runtime ---------------------------------------------------------------------------------- */
+/* ---- runtime ----------------------------------------------------------------------------------
+ */
 
 int evergrad_api_version(void) EVERGRAD_NOEXCEPT;
 /* Names of the ISAs that this CPU can run, slowest first, null at the end. */
@@ -51,19 +52,20 @@ void evergrad_set_num_threads(int n) EVERGRAD_NOEXCEPT;
 void* evergrad_pool_alloc(size_t bytes) EVERGRAD_NOEXCEPT;
 void evergrad_pool_free(void* p) EVERGRAD_NOEXCEPT;
 
-/* ---- gemm ------------------------------------------------------------------------------------- */
+/* ---- gemm -------------------------------------------------------------------------------------
+ */
 
 /* C[b] (+)= A[b] B[b]: A [m, k], B [k, n] with any strides, C with contiguous rows. */
-int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float* a,
-                    int64_t a_batch, int64_t a_row, int64_t a_col, const float* b, int64_t b_batch,
-                    int64_t b_row, int64_t b_col, float* c, int64_t c_batch, int64_t c_row,
+int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float* a, int64_t a_batch,
+                    int64_t a_row, int64_t a_col, const float* b, int64_t b_batch, int64_t b_row,
+                    int64_t b_col, float* c, int64_t c_batch, int64_t c_row,
                     int accumulate) EVERGRAD_NOEXCEPT;
 
 /* pre = x weight^T + bias; out = act(pre) + residual. bias, residual, pre may be null; residual may
  * be out. x [rows, in], weight [features, in]. */
-int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x,
-                    const float* weight, const float* bias, int activation, const float* residual,
-                    float* pre, float* out) EVERGRAD_NOEXCEPT;
+int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x, const float* weight,
+                    const float* bias, int activation, const float* residual, float* pre,
+                    float* out) EVERGRAD_NOEXCEPT;
 
 /* dpre = dout * act'(saved); dx = dpre weight; dweight += dpre^T x; dbias += column sums of dpre.
  * dx, dweight, dbias may be null. */
@@ -72,7 +74,8 @@ int evergrad_linear_backward(int64_t rows, int64_t in, int64_t features, const f
                              const float* saved, float* dx, float* dweight,
                              float* dbias) EVERGRAD_NOEXCEPT;
 
-/* ---- attention -------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------
+ */
 
 /* A [batch, tokens, heads, head_dim] view whose last axis is contiguous. */
 typedef struct {
@@ -98,7 +101,8 @@ int evergrad_attention_backward(const evergrad_attention_shape* shape, evergrad_
                                 evergrad_heads out, const float* lse, evergrad_heads dquery,
                                 evergrad_heads dkey, evergrad_heads dvalue) EVERGRAD_NOEXCEPT;
 
-/* ---- softmax, norm, activation ---------------------------------------------------------------- */
+/* ---- softmax, norm, activation ----------------------------------------------------------------
+ */
 
 int evergrad_softmax(int64_t rows, int64_t n, const float* x, float* out) EVERGRAD_NOEXCEPT;
 int evergrad_softmax_backward(int64_t rows, int64_t n, const float* dout, const float* out,
@@ -118,7 +122,8 @@ int evergrad_activation(int activation, int64_t n, const float* x, float* out) E
 int evergrad_activation_backward(int activation, int64_t n, const float* dout, const float* saved,
                                  float* dx) EVERGRAD_NOEXCEPT;
 
-/* ---- embedding -------------------------------------------------------------------------------- */
+/* ---- embedding --------------------------------------------------------------------------------
+ */
 
 int evergrad_embedding(int64_t n, int64_t dim, const int64_t* indices, const float* weight,
                        int accumulate, float* out) EVERGRAD_NOEXCEPT;
@@ -126,7 +131,8 @@ int evergrad_embedding(int64_t n, int64_t dim, const int64_t* indices, const flo
 int evergrad_embedding_backward(int64_t n, int64_t dim, const float* dout, const int64_t* indices,
                                 float* dweight) EVERGRAD_NOEXCEPT;
 
-/* ---- loss ------------------------------------------------------------------------------------- */
+/* ---- loss -------------------------------------------------------------------------------------
+ */
 
 int evergrad_cross_entropy(int64_t rows, int64_t classes, const float* logits,
                            const int64_t* target, int64_t ignore_index, float smoothing,
@@ -146,31 +152,35 @@ int evergrad_bce_with_logits_backward(int64_t n, const float* dout, int64_t dout
                                       const float* x, const float* target,
                                       float* dx) EVERGRAD_NOEXCEPT;
 
-/* ---- dropout ---------------------------------------------------------------------------------- */
+/* ---- dropout ----------------------------------------------------------------------------------
+ */
 
 /* The backward is the same call on the cotangent. */
 int evergrad_dropout(int64_t n, const float* x, double p, uint64_t seed, uint64_t offset,
                      float* out) EVERGRAD_NOEXCEPT;
 
-/* ---- optimizer -------------------------------------------------------------------------------- */
+/* ---- optimizer --------------------------------------------------------------------------------
+ */
 
 int evergrad_adam_step(int64_t n, float* param, const float* grad, float* exp_avg,
                        float* exp_avg_sq, int64_t step, double lr, double beta1, double beta2,
                        double eps, double weight_decay, int decoupled,
                        double grad_scale) EVERGRAD_NOEXCEPT;
 /* momentum_buffer may be null. */
-int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentum_buffer,
-                      double lr, double momentum, double dampening, int nesterov,
-                      double weight_decay, double grad_scale, int first) EVERGRAD_NOEXCEPT;
+int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentum_buffer, double lr,
+                      double momentum, double dampening, int nesterov, double weight_decay,
+                      double grad_scale, int first) EVERGRAD_NOEXCEPT;
 int evergrad_rmsprop_step(int64_t n, float* param, const float* grad, float* square_avg, double lr,
                           double alpha, double eps, double weight_decay,
                           double grad_scale) EVERGRAD_NOEXCEPT;
 int evergrad_grad_norm(int64_t n, const float* grad, double* norm) EVERGRAD_NOEXCEPT;
 
-/* ---- the machine's limits, measured ----------------------------------------------------------- */
+/* ---- the machine's limits, measured -----------------------------------------------------------
+ */
 
-double evergrad_measure_fma_peak(double seconds) EVERGRAD_NOEXCEPT;  /* GFLOP/s, current threads */
-double evergrad_measure_bandwidth(double seconds) EVERGRAD_NOEXCEPT; /* GB/s moved, current threads */
+double evergrad_measure_fma_peak(double seconds) EVERGRAD_NOEXCEPT; /* GFLOP/s, current threads */
+double evergrad_measure_bandwidth(double seconds)
+    EVERGRAD_NOEXCEPT; /* GB/s moved, current threads */
 
 #ifdef __cplusplus
 }
