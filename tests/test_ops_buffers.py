@@ -151,6 +151,52 @@ def test_in_place(op: Op, backend: str) -> None:
     assert_same_bits(got, {"dx": wanted["dx"]})
 
 
+def over_each_input(call: Any, args: dict[str, Any], result: str, wanted: np.ndarray) -> None:
+    """Hand each input of the right shape over as the output: refused by name, or right."""
+    for name, x in args.items():
+        if not isinstance(x, np.ndarray) or x.dtype != wanted.dtype or x.shape != wanted.shape:
+            continue
+        buffer = np.array(x)
+        try:
+            got = call(**{**args, name: buffer, result: buffer})
+        except ValueError as error:
+            refusal = str(error)
+        else:
+            where = f"{result} over {name}"
+            assert_same_bits({where: got[result]}, {where: wanted})
+            continue
+        assert refusal.startswith(f"{result}: ")
+
+
+@each_case(lambda case: small(case) and (takes(case.op, "out", backward=False) or case.op.grads))
+@each_backend
+def test_an_output_over_an_input_is_right_or_refused(case: Case, backend: str) -> None:
+    problem, op = case.problem(SEED), case.op
+    dout = cotangent(case, problem)
+    with using(backend):
+        outputs = problem.forward()
+        if takes(op, "out", backward=False):
+            args = {k: v for k, v in problem.forward_args().items() if v is not None}
+            over_each_input(
+                lambda **given: problem.with_args(**given).forward(out=given["out"]),
+                args, "out", outputs["out"],
+            )  # fmt: skip
+        if not op.grads:
+            return
+        grads = problem.backward(outputs, dout)
+        args = problem.backward_args(outputs, dout)
+        for name in set(grads) - ACCUMULATED:
+            if takes(op, name, backward=True) and grads[name] is not None:
+                over_each_input(
+                    lambda **given: dict(zip(grads, as_tuple(op.backward(**given)), strict=True)),
+                    args, name, grads[name],
+                )  # fmt: skip
+
+
+def as_tuple(result: Any) -> tuple[Any, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
 @pytest.mark.parametrize("rows", [(3,), (2, 9), (0,)], ids=str)
 @each_backend
 def test_embedding_adds_rows(rows: tuple[int, ...], backend: str) -> None:

@@ -8,6 +8,7 @@
 #include "ops/gemm.h"
 
 #include <atomic>
+#include <cstring>
 
 #include "evergrad/evergrad.h"
 #include "runtime/cpu.h"
@@ -39,11 +40,9 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   const bool worth =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >=
       serial_flops;
-  const i64 rows_max = min_of(slab_rows, parts_of(m, mr) * mr),
-            cols_max = min_of(slab_cols, parts_of(n, nr) * nr);
   const i64 depth_max = min_of(depth_block, k);
-  const Buffer packed_a(rows_max / mr * mr * depth_max + mr * depth_max),
-      packed_b(cols_max / nr * nr * depth_max + nr * depth_max);
+  const Buffer packed_a(parts_of(min_of(slab_rows, m), mr) * mr * depth_max);
+  const Buffer packed_b(parts_of(min_of(slab_cols, n), nr) * nr * depth_max);
   if (!packed_a || !packed_b) return EVERGRAD_NO_MEMORY;
 
   for (i64 j0 = 0; j0 < n; j0 += slab_cols) {
@@ -123,6 +122,14 @@ int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float*
 int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x, const float* weight,
                     const float* bias, int activation, const float* residual, float* pre,
                     float* out) noexcept {
+  // The product goes through `out` before the epilogue reads the residual.
+  const bool overwritten = residual == out;
+  const Buffer copy(overwritten ? rows * features : 1);
+  if (!copy) return EVERGRAD_NO_MEMORY;
+  if (overwritten) {
+    std::memcpy(copy.get(), residual, static_cast<std::size_t>(rows * features) * sizeof(float));
+    residual = copy.get();
+  }
   const Epilogue epilogue{bias,    static_cast<Activation>(activation), residual, features, pre,
                           features};
   const bool plain = !bias && !residual && !pre && activation == EVERGRAD_ACTIVATION_NONE;

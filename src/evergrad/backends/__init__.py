@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from . import reference
+
 # Threads that wait for work spin for a moment and then sleep: libgomp's own default is to spin for
 # milliseconds, which starves everybody on a busy machine. It reads the environment once, when it is
 # loaded with the native module; whoever set the variable is left alone, and children do not see it.
@@ -45,41 +47,9 @@ __all__ = [
     "use_backend",
 ]
 
-#: Every op that a backend provides. A backend that lacks one falls back to the reference for it,
-#: and ``show_config`` says so.
-OPS = (
-    "matmul",
-    "linear",
-    "linear_backward",
-    "softmax",
-    "softmax_backward",
-    "attention",
-    "attention_backward",
-    "layer_norm",
-    "layer_norm_backward",
-    "relu",
-    "relu_backward",
-    "sigmoid",
-    "sigmoid_backward",
-    "tanh",
-    "tanh_backward",
-    "gelu",
-    "gelu_backward",
-    "embedding",
-    "embedding_backward",
-    "cross_entropy",
-    "cross_entropy_backward",
-    "mse_loss",
-    "mse_loss_backward",
-    "binary_cross_entropy_with_logits",
-    "binary_cross_entropy_with_logits_backward",
-    "dropout",
-    "dropout_backward",
-    "adam_step",
-    "sgd_step",
-    "rmsprop_step",
-    "grad_norm",
-)
+#: Every op that a backend provides: the reference is the specification. A backend that lacks one
+#: falls back to the reference for it, and ``show_config`` says so.
+OPS = tuple(reference.__all__)
 
 _NAMES = ("native", "numba", "reference")
 
@@ -114,7 +84,7 @@ def _load(name: str) -> ModuleType:
 def _activate(name: str) -> None:
     if name not in _NAMES:
         raise ValueError(f"backend: expected one of {', '.join(_NAMES)}, got {name!r}")
-    backend, reference = _load(name), _load("reference")
+    backend = _load(name)
     resolved = {op: name if hasattr(backend, op) else "reference" for op in OPS}
     for op, source in resolved.items():
         setattr(active, op, getattr(backend if source == name else reference, op))

@@ -17,6 +17,14 @@ from ._output import UserError
 
 DEFAULT_STORE = Path("evergrad-store")
 
+TextArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TEXT",
+        help="cpython-prose, cpython-code, or a file, folder or glob of text files.",
+        show_default=False,
+    ),
+]
 StoreOption = Annotated[
     Path,
     typer.Option(

@@ -36,14 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    texts: Annotated[
-        str,
-        typer.Argument(
-            metavar="TEXT",
-            help="cpython-prose, cpython-code, or a file, folder or glob of text files.",
-            show_default=False,
-        ),
-    ],
+    texts: options.TextArgument,
     store: options.StoreOption = options.DEFAULT_STORE,
     steps: options.StepsOption = None,
     seconds: options.SecondsOption = None,

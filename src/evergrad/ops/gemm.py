@@ -148,7 +148,8 @@ def linear(
     return_pre : bool
         Also return the input of the activation, which the backward of gelu needs.
     out : ndarray, optional
-        Written instead of a new array. It may be ``residual`` itself.
+        Written instead of a new array. It may be ``residual`` itself (copied for the length of
+        the call in the native backend).
 
     Returns
     -------

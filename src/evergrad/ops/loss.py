@@ -162,7 +162,7 @@ def cross_entropy_backward(
     if dlogits is not None:
         _check.output("dlogits", dlogits, logits.shape, "logits", logits)
         _check.in_place_or_apart("dlogits", dlogits, logits=logits)
-        _check.no_overlap("dlogits", dlogits, lse=lse)
+        _check.no_overlap("dlogits", dlogits, lse=lse, dout=drows)
     result = active.cross_entropy_backward(
         drows.reshape(-1), _check.rows(logits), target.reshape(-1), lse.reshape(-1),
         ignore_index, label_smoothing, _check.rows(dlogits),
@@ -176,10 +176,12 @@ def _pair_checks(input: np.ndarray, target: np.ndarray, reduction: str) -> None:
     _check.required("target", target, input.shape, "input", input)
 
 
-def _pair_dx(dx: np.ndarray | None, input: np.ndarray, target: np.ndarray) -> None:
+def _pair_dx(
+    dx: np.ndarray | None, input: np.ndarray, target: np.ndarray, cotangent: np.ndarray
+) -> None:
     if dx is not None:
         _check.output("dx", dx, input.shape, "input", input)
-        _check.in_place_or_apart("dx", dx, input=input, target=target)
+        _check.in_place_or_apart("dx", dx, input=input, target=target, dout=cotangent)
 
 
 def _pair_cotangent(dout: Any, reduction: str, input: np.ndarray) -> np.ndarray:
@@ -253,8 +255,9 @@ def mse_loss_backward(
     array([-1., -3.], dtype=float32)
     """
     _pair_checks(input, target, reduction)
-    _pair_dx(dx, input, target)
-    return active.mse_loss_backward(_pair_cotangent(dout, reduction, input), input, target, dx)
+    cotangent = _pair_cotangent(dout, reduction, input)
+    _pair_dx(dx, input, target, cotangent)
+    return active.mse_loss_backward(cotangent, input, target, dx)
 
 
 def binary_cross_entropy_with_logits(
@@ -329,6 +332,6 @@ def binary_cross_entropy_with_logits_backward(
     array([-0.5], dtype=float32)
     """
     _pair_checks(input, target, reduction)
-    _pair_dx(dx, input, target)
     cotangent = _pair_cotangent(dout, reduction, input)
+    _pair_dx(dx, input, target, cotangent)
     return active.binary_cross_entropy_with_logits_backward(cotangent, input, target, dx)
