@@ -21,6 +21,7 @@ FAMILIES = (
     "dropout",
     "embedding",
     "gemm",
+    "linear_cross_entropy",
     "loss",
     "norm",
     "optimizer",

@@ -211,6 +211,19 @@ def test_scale_of_backward_scales_the_gradients(rng):
         np.testing.assert_array_equal(gradient, np.float32(0.5) * plain[name])
 
 
+@each_backend
+def test_loss_and_gradients_in_one_call(backend, rng):
+    model, batch = drawn_model(), drawn_batch(rng)
+    with using(backend):
+        loss, backward = model.loss(batch, normalizer=7)
+        backward(0.5)
+        apart = gradients(model)
+        assert model.loss_and_gradients(batch, 7, 0.5) == pytest.approx(loss, rel=1e-6)
+    for name, gradient in gradients(model).items():  # added to those of before
+        scale = np.abs(apart[name]).max()
+        np.testing.assert_allclose(gradient, 2 * apart[name], 1e-4, 1e-6 * scale, err_msg=name)
+
+
 def test_packing_changes_nothing(rng):
     model, batch = drawn_model(), drawn_batch(rng)
     packed = model.logits(batch.input_ids, batch.cu_seqlens)

@@ -82,6 +82,7 @@ void register_norm(py::module_& m);
 void register_activation(py::module_& m);
 void register_embedding(py::module_& m);
 void register_loss(py::module_& m);
+void register_linear_cross_entropy(py::module_& m);
 void register_dropout(py::module_& m);
 void register_optimizer(py::module_& m);
 

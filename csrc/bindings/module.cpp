@@ -10,6 +10,7 @@ PYBIND11_MODULE(_native, m) {
   evergrad::register_activation(m);
   evergrad::register_embedding(m);
   evergrad::register_loss(m);
+  evergrad::register_linear_cross_entropy(m);
   evergrad::register_dropout(m);
   evergrad::register_optimizer(m);
 }

@@ -40,6 +40,9 @@
       evergrad::activation_backward,                              \
       evergrad::add_rows,                                         \
       evergrad::cross_entropy,                                    \
+      evergrad::cross_entropy_scan,                               \
+      evergrad::cross_entropy_finish,                             \
+      evergrad::softcap,                                          \
       evergrad::cross_entropy_backward,                           \
       evergrad::mse,                                              \
       evergrad::mse_backward,                                     \

@@ -39,6 +39,17 @@ struct AttentionHead {
   i64 dout_token, dout_head, dquery_token, dquery_head, dkey_token, dvalue_token;
 };
 
+struct CrossEntropy {
+  i64 classes, ignore_index;
+  float smoothing, softcap;  // softcap 0: none
+};
+
+// What a row of logits amounts to so far; begins as {-inf, 0, 0, 0}.
+struct RowOfLogits {
+  float peak, sum;     // the largest, and the sum of exp(z - peak)
+  float label, total;  // the logit of the target, and the sum of all
+};
+
 struct AdamParams {
   float lr, beta1, beta2, eps, weight_decay, grad_scale;
   float correction1, correction2_sqrt;  // 1 - beta1^step, sqrt(1 - beta2^step)
@@ -95,12 +106,17 @@ struct KernelTable {
   // embedding, on columns [0, n) of rows that are `stride` apart
   void (*add_rows)(i64 n, const float* x, float* out);  // out += x
 
-  // loss
-  void (*cross_entropy)(i64 rows, i64 n, const float* logits, const i64* target, i64 ignore_index,
-                        float smoothing, float* losses, float* lse);
+  // loss; the kernels over part of the classes serve logits that never exist as a whole
+  void (*cross_entropy)(i64 rows, const float* logits, const i64* target, const CrossEntropy* p,
+                        float* losses, float* lse);
+  void (*cross_entropy_scan)(i64 rows, i64 n, const float* logits, i64 stride, i64 first_class,
+                             const i64* target, const CrossEntropy* p, RowOfLogits* state);
+  void (*cross_entropy_finish)(i64 rows, const i64* target, const CrossEntropy* p,
+                               const RowOfLogits* state, float* losses, float* lse);
+  void (*softcap)(i64 rows, i64 n, float cap, float* logits, i64 stride);
   void (*cross_entropy_backward)(i64 rows, i64 n, const float* drows, const float* logits,
-                                 const i64* target, const float* lse, i64 ignore_index,
-                                 float smoothing, float* dlogits);
+                                 i64 stride, i64 first_class, const i64* target, const float* lse,
+                                 const CrossEntropy* p, float* dlogits, i64 dstride);
   void (*mse)(i64 n, const float* x, const float* target, float* out);
   void (*mse_backward)(i64 n, const float* dout, i64 dout_stride, const float* x,
                        const float* target, float* dx);

@@ -69,9 +69,10 @@ int evergrad_cross_entropy(int64_t rows, int64_t classes, const float* logits,
                            const int64_t* target, int64_t ignore_index, float smoothing,
                            float* losses, float* lse) noexcept {
   const KernelTable& t = kernels();
+  const CrossEntropy p = {classes, ignore_index, smoothing, 0.0f};
   parallel_rows(rows, classes, [&](i64 begin, i64 end) {
-    t.cross_entropy(end - begin, classes, logits + begin * classes, target + begin, ignore_index,
-                    smoothing, losses + begin, lse + begin);
+    t.cross_entropy(end - begin, logits + begin * classes, target + begin, &p, losses + begin,
+                    lse + begin);
   });
   return EVERGRAD_OK;
 }
@@ -81,10 +82,11 @@ int evergrad_cross_entropy_backward(int64_t rows, int64_t classes, const float* 
                                     int64_t ignore_index, float smoothing,
                                     float* dlogits) noexcept {
   const KernelTable& t = kernels();
+  const CrossEntropy p = {classes, ignore_index, smoothing, 0.0f};
   parallel_rows(rows, classes, [&](i64 begin, i64 end) {
-    t.cross_entropy_backward(end - begin, classes, drows + begin, logits + begin * classes,
-                             target + begin, lse + begin, ignore_index, smoothing,
-                             dlogits + begin * classes);
+    t.cross_entropy_backward(end - begin, classes, drows + begin, logits + begin * classes, classes,
+                             0, target + begin, lse + begin, &p, dlogits + begin * classes,
+                             classes);
   });
   return EVERGRAD_OK;
 }

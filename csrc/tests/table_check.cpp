@@ -298,6 +298,7 @@ void check_add_rows(i64 n) {
 
 void check_cross_entropy(i64 n, float smoothing) {
   constexpr i64 ignore = -100;
+  const evergrad::CrossEntropy plain = {n, ignore, smoothing, 0.0f};
   const auto targets = [=](Random& random) {
     return std::vector<i64>{random.below(n), ignore, random.below(n)};
   };
@@ -305,23 +306,49 @@ void check_cross_entropy(i64 n, float smoothing) {
           [=](const KernelTable& t, Random random) {
             Buffer logits = random.uniform(rows * n), losses(rows), lse(rows);
             const std::vector<i64> target = targets(random);
-            t.cross_entropy(rows, n, logits.data(), target.data(), ignore, smoothing, losses.data(),
-                            lse.data());
+            t.cross_entropy(rows, logits.data(), target.data(), &plain, losses.data(), lse.data());
             return outputs(losses, lse);
           });
-  for (const bool in_place : {false, true})
-    compare(label("cross_entropy_backward",
-                  {{"n", n}, {"smoothed", smoothing != 0}, {"in_place", in_place}}),
-            elementwise, [=](const KernelTable& t, Random random) {
-              Buffer logits = random.uniform(rows * n), drows = random.uniform(rows),
-                     dlogits(rows * n, 0.0f);
-              Buffer lse = random.uniform(rows, 3.0f, 6.0f);
-              const std::vector<i64> target = targets(random);
-              t.cross_entropy_backward(rows, n, drows.data(), logits.data(), target.data(),
-                                       lse.data(), ignore, smoothing,
-                                       in_place ? logits.data() : dlogits.data());
-              return outputs(in_place ? logits : dlogits);
-            });
+  // The classes in two parts, of rows that lie apart.
+  compare(label("cross_entropy_scan", {{"n", n}, {"smoothed", smoothing != 0}}), sum_of(n),
+          [=](const KernelTable& t, Random random) {
+            const i64 stride = n + 5, half = n / 2;
+            Buffer logits = random.uniform(rows * stride), losses(rows), lse(rows);
+            const std::vector<i64> target = targets(random);
+            std::vector<evergrad::RowOfLogits> state(rows, {-INFINITY, 0.0f, 0.0f, 0.0f});
+            t.cross_entropy_scan(rows, half, logits.data(), stride, 0, target.data(), &plain,
+                                 state.data());
+            t.cross_entropy_scan(rows, n - half, logits.data() + half, stride, half, target.data(),
+                                 &plain, state.data());
+            t.cross_entropy_finish(rows, target.data(), &plain, state.data(), losses.data(),
+                                   lse.data());
+            return outputs(losses, lse);
+          });
+  compare(label("softcap", {{"n", n}}), elementwise, [=](const KernelTable& t, Random random) {
+    Buffer logits = random.uniform(rows * (n + 3), -20.0f, 20.0f);
+    t.softcap(rows, n, 5.0f, logits.data(), n + 3);
+    return outputs(logits);
+  });
+  for (const float softcap : {0.0f, 4.0f})
+    for (const bool in_place : {false, true})
+      for (const i64 first : {i64{0}, i64{7}})
+        compare(label("cross_entropy_backward", {{"n", n},
+                                                 {"smoothed", smoothing != 0},
+                                                 {"in_place", in_place},
+                                                 {"capped", softcap != 0},
+                                                 {"first", first}}),
+                elementwise, [=](const KernelTable& t, Random random) {
+                  const i64 stride = n + 2;
+                  const evergrad::CrossEntropy p = {n + first, ignore, smoothing, softcap};
+                  Buffer logits = random.uniform(rows * stride), drows = random.uniform(rows),
+                         dlogits(rows * stride, 0.0f);
+                  Buffer lse = random.uniform(rows, 3.0f, 6.0f);
+                  const std::vector<i64> target = targets(random);
+                  t.cross_entropy_backward(rows, n, drows.data(), logits.data(), stride, first,
+                                           target.data(), lse.data(), &p,
+                                           in_place ? logits.data() : dlogits.data(), stride);
+                  return outputs(in_place ? logits : dlogits);
+                });
 }
 
 void check_elementwise_losses(i64 n, i64 dout_stride) {

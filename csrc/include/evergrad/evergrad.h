@@ -142,6 +142,29 @@ int evergrad_cross_entropy_backward(int64_t rows, int64_t classes, const float* 
                                     const float* logits, const int64_t* target, const float* lse,
                                     int64_t ignore_index, float smoothing,
                                     float* dlogits) EVERGRAD_NOEXCEPT;
+
+/* The same over logits = softcap tanh((x weight^T + bias) / softcap), x [rows, in], weight
+ * [classes, in], which never exist as a whole. bias may be null; softcap 0: none. */
+typedef struct {
+  int64_t rows, in, classes;
+  const float *x, *weight, *bias;
+  const int64_t* target;
+  int64_t ignore_index;
+  float smoothing, softcap;
+} evergrad_linear_cross_entropy_args;
+
+int evergrad_linear_cross_entropy(const evergrad_linear_cross_entropy_args* args, float* losses,
+                                  float* lse) EVERGRAD_NOEXCEPT;
+/* Computes the logits again. dx, dweight, dbias may be null. */
+int evergrad_linear_cross_entropy_backward(const evergrad_linear_cross_entropy_args* args,
+                                           const float* drows, const float* lse, float* dx,
+                                           float* dweight, float* dbias) EVERGRAD_NOEXCEPT;
+/* Both at once where the cotangents of the losses are known beforehand: a product of matrices less,
+ * for scratch of at most 64 MB. */
+int evergrad_linear_cross_entropy_with_grads(const evergrad_linear_cross_entropy_args* args,
+                                             const float* drows, float* losses, float* dx,
+                                             float* dweight, float* dbias) EVERGRAD_NOEXCEPT;
+
 int evergrad_mse(int64_t n, const float* x, const float* target, float* out) EVERGRAD_NOEXCEPT;
 int evergrad_bce_with_logits(int64_t n, const float* x, const float* target,
                              float* out) EVERGRAD_NOEXCEPT;

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import nn, ops
+from .. import nn
 from ..nn import Array, once
 
 __all__ = ["GPT2", "GPT2Config"]
@@ -210,7 +210,7 @@ class GPT2(nn.Module):
         self.blocks = [Block(config, self.stream, std, rng) for _ in range(config.layers)]
         self.norm = nn.LayerNorm(config.dim, config.layer_norm_eps)
         head_std = 0.0 if config.tied else std
-        self.head = nn.Linear(config.dim, config.vocab_size, False, std=head_std, rng=rng)
+        self.head = nn.Head(config.dim, config.vocab_size, False, std=head_std, rng=rng)
         if config.tied:
             self.head.weight = self.wte.weight
         nn.flatten_(self)
@@ -299,23 +299,51 @@ class GPT2(nn.Module):
         >>> bool(abs(loss - math.log(50)) < 0.1), bool(model.flat.grad.any())
         (True, True)
         """
-        target = batch.target
-        if target is None:
-            raise ValueError("loss needs targets, got a batch with target None")
-        if normalizer is None:
-            normalizer = max(int(np.count_nonzero(target != -100)), 1)
+        target, normalizer = _counted(batch, normalizer)
         hidden, hidden_backward = self(batch.input_ids, batch.cu_seqlens)
-        logits, head_backward = self.head(hidden)
-        total, lse = ops.cross_entropy(logits, target, reduction="sum", return_lse=True)
+        total, head_backward = self.head.loss(hidden, target)
 
         def backward(scale: float = 1.0) -> None:
-            # dlogits takes the place of the logits, the largest array of all.
-            dlogits = ops.cross_entropy_backward(
-                scale / normalizer, logits, target, lse, reduction="sum", dlogits=logits
-            )
-            hidden_backward(head_backward(dlogits))
+            hidden_backward(head_backward(scale / normalizer))
 
-        return float(total / normalizer), once(backward)
+        return total / normalizer, once(backward)
+
+    def loss_and_gradients(
+        self, batch: Batch, normalizer: float | None = None, scale: float = 1.0
+    ) -> float:
+        """`loss` and its `backward(scale)` in one call, for a training step.
+
+        That the gradients are wanted is known before the logits are made, so these become their
+        own gradients at once, block by block, and need not be made a second time.
+
+        Parameters
+        ----------
+        batch, normalizer
+            As for `loss`.
+        scale : float, default 1.0
+            The gradients of `scale * loss` are added.
+
+        Returns
+        -------
+        float
+            The loss, in nats. Where it is not finite, neither are the gradients.
+
+        Examples
+        --------
+        >>> from types import SimpleNamespace
+        >>> model = GPT2(GPT2Config(vocab_size=50, context=16, layers=1, heads=2, dim=8))
+        >>> batch = SimpleNamespace(
+        ...     input_ids=np.array([1, 2]), target=np.array([2, 3]), cu_seqlens=np.array([0, 2])
+        ... )
+        >>> loss = model.loss_and_gradients(batch)
+        >>> bool(abs(loss - math.log(50)) < 0.1), bool(model.flat.grad.any())
+        (True, True)
+        """
+        target, normalizer = _counted(batch, normalizer)
+        hidden, hidden_backward = self(batch.input_ids, batch.cu_seqlens)
+        total, dhidden = self.head.loss_and_dx(hidden, target, scale / normalizer)
+        hidden_backward(dhidden)
+        return total / normalizer
 
     def logits(
         self, input_ids: Array, cu_seqlens: Array | None = None, *, rows: Array | None = None
@@ -355,3 +383,12 @@ class GPT2(nn.Module):
             )
         positions: Array = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], lengths)
         return positions
+
+
+def _counted(batch: Batch, normalizer: float | None) -> tuple[Array, float]:
+    """The targets, and what the sum of their losses is divided by."""
+    if batch.target is None:
+        raise ValueError("loss needs targets, got a batch with target None")
+    if normalizer is None:
+        normalizer = max(int(np.count_nonzero(batch.target != -100)), 1)
+    return batch.target, normalizer

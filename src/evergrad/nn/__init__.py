@@ -14,6 +14,7 @@ from .attention import CausalSelfAttention
 from .dropout import Dropout
 from .embedding import Embedding
 from .flat import FlatParameters, flatten_
+from .head import Head
 from .linear import Linear, ResidualLinear
 from .mlp import MLP
 from .module import Module
@@ -30,6 +31,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "FlatParameters",
+    "Head",
     "LayerNorm",
     "Linear",
     "Module",

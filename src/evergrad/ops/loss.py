@@ -9,10 +9,10 @@ import numpy as np
 from ..backends import active
 from . import _check
 
-_REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = ("mean", "sum", "none")
 
 
-def _reduce(losses: np.ndarray, reduction: str, count: int) -> float | np.ndarray:
+def _reduced(losses: np.ndarray, reduction: str, count: int) -> float | np.ndarray:
     if reduction == "none":
         return losses
     # Summed in float64: a mean over a million tokens keeps its last digits.
@@ -20,6 +20,18 @@ def _reduce(losses: np.ndarray, reduction: str, count: int) -> float | np.ndarra
     if reduction == "sum":
         return total
     return total / count if count else float("nan")
+
+
+def _counted(target: np.ndarray, ignore_index: int) -> int:
+    return int(np.count_nonzero(target != ignore_index))
+
+
+def reduce(
+    losses: np.ndarray, reduction: str, target: np.ndarray, ignore_index: int
+) -> float | np.ndarray:
+    """The losses of rows; the mean is over those that count."""
+    count = _counted(target, ignore_index) if reduction == "mean" else 0
+    return _reduced(losses, reduction, count)
 
 
 def _cotangent(dout: Any, reduction: str, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
@@ -32,6 +44,18 @@ def _cotangent(dout: Any, reduction: str, shape: tuple[int, ...], like: np.ndarr
     return np.array([_check.real("dout", dout)], like.dtype)
 
 
+def per_row(
+    dout: Any, reduction: str, target: np.ndarray, ignore_index: int, like: np.ndarray
+) -> np.ndarray:
+    """The cotangent of a reduced loss as one for each row's loss."""
+    cotangent = _cotangent(dout, reduction, target.shape, like)
+    if reduction == "none":
+        return cotangent
+    if reduction == "mean":
+        cotangent /= max(_counted(target, ignore_index), 1)
+    return np.full(target.shape, cotangent[0], like.dtype)
+
+
 def _cross_entropy_checks(
     logits: np.ndarray,
     target: np.ndarray,
@@ -39,7 +63,7 @@ def _cross_entropy_checks(
     label_smoothing: float,
     reduction: str,
 ) -> tuple[np.ndarray, int, float]:
-    _check.choice("reduction", reduction, _REDUCTIONS)
+    _check.choice("reduction", reduction, REDUCTIONS)
     _check.floats("logits", logits)
     _check.has_rank("logits", logits, 1)
     ignore_index = _check.integer("ignore_index", ignore_index, -(2**62), 2**62)
@@ -102,8 +126,7 @@ def cross_entropy(
     losses, lse = active.cross_entropy(
         _check.rows(logits), target.reshape(-1), ignore_index, label_smoothing
     )
-    count = int(np.count_nonzero(target != ignore_index)) if reduction == "mean" else 0
-    loss = _reduce(losses.reshape(target.shape), reduction, count)
+    loss = reduce(losses.reshape(target.shape), reduction, target, ignore_index)
     return (loss, lse.reshape(target.shape)) if return_lse else loss
 
 
@@ -154,11 +177,7 @@ def cross_entropy_backward(
         logits, target, ignore_index, label_smoothing, reduction
     )
     _check.required("lse", lse, target.shape, "logits", logits)
-    drows = _cotangent(dout, reduction, target.shape, logits)
-    if reduction == "mean":
-        drows /= max(int(np.count_nonzero(target != ignore_index)), 1)
-    if drows.size != target.size or reduction != "none":
-        drows = np.full(target.size, drows[0], logits.dtype)
+    drows = per_row(dout, reduction, target, ignore_index, logits)
     if dlogits is not None:
         _check.output("dlogits", dlogits, logits.shape, "logits", logits)
         _check.in_place_or_apart("dlogits", dlogits, logits=logits)
@@ -171,7 +190,7 @@ def cross_entropy_backward(
 
 
 def _pair_checks(input: np.ndarray, target: np.ndarray, reduction: str) -> None:
-    _check.choice("reduction", reduction, _REDUCTIONS)
+    _check.choice("reduction", reduction, REDUCTIONS)
     _check.floats("input", input)
     _check.required("target", target, input.shape, "input", input)
 
@@ -216,7 +235,7 @@ def mse_loss(
     5.0
     """
     _pair_checks(input, target, reduction)
-    return _reduce(active.mse_loss(input, target, None), reduction, input.size)
+    return _reduced(active.mse_loss(input, target, None), reduction, input.size)
 
 
 def mse_loss_backward(
@@ -292,7 +311,7 @@ def binary_cross_entropy_with_logits(
     """
     _pair_checks(input, target, reduction)
     losses = active.binary_cross_entropy_with_logits(input, target, None)
-    return _reduce(losses, reduction, input.size)
+    return _reduced(losses, reduction, input.size)
 
 
 def binary_cross_entropy_with_logits_backward(

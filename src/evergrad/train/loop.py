@@ -175,11 +175,9 @@ def _step(
     optimizer.zero_grad()
     loss = 0.0
     for batch in batches:
-        part, backward = model.loss(batch, normalizer=counted)
-        loss += part
+        loss += model.loss_and_gradients(batch, normalizer=counted)
         if not math.isfinite(loss):
             break
-        backward()
     norm, scale = optim.clip_scale(model.flat.grad, config.clip)
     if not math.isfinite(loss) or not math.isfinite(norm):
         raise TrainingDiverged(

@@ -21,6 +21,11 @@ from .attention import attention, attention_backward
 from .dropout import dropout, dropout_backward
 from .embedding import embedding, embedding_backward
 from .gemm import linear, linear_backward, matmul
+from .linear_cross_entropy import (
+    linear_cross_entropy,
+    linear_cross_entropy_backward,
+    linear_cross_entropy_with_grads,
+)
 from .loss import (
     binary_cross_entropy_with_logits,
     binary_cross_entropy_with_logits_backward,
@@ -52,6 +57,9 @@ __all__ = [
     "layer_norm_backward",
     "linear",
     "linear_backward",
+    "linear_cross_entropy",
+    "linear_cross_entropy_backward",
+    "linear_cross_entropy_with_grads",
     "matmul",
     "mse_loss",
     "mse_loss_backward",
