@@ -28,34 +28,36 @@ EVG_INLINE i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
 EVG_INLINE i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
 EVG_INLINE i64 round_up(i64 a, i64 multiple) { return (a + multiple - 1) / multiple * multiple; }
 
-// One tile. A's element (i, d) is at a[i * a_row + d * a_depth]; at least one of the two strides is
-// a compile-time constant in each use, so that the addresses fold into the instructions.
-template <int Rows>
+// One tile of Rows x (Columns vectors). A's element (i, d) is at a[i * a_row + d * a_depth]; at
+// least one of the two strides is a compile-time constant in each use, so that the addresses fold
+// into the instructions. B is a panel of nr columns, whatever Columns is. Only m rows and n columns
+// of the result are written.
+template <int Rows, int Columns = nv>
 EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float* b, float* c,
                      i64 c_stride, int m, int n, bool accumulate) {
-  Vec acc[Rows][nv];
+  Vec acc[Rows][Columns];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
-    for (int j = 0; j < nv; ++j) acc[i][j] = zero();
+    for (int j = 0; j < Columns; ++j) acc[i][j] = zero();
   for (i64 d = 0; d < k; ++d) {
-    Vec bv[nv];
+    Vec bv[Columns];
 #pragma GCC unroll 4
-    for (int j = 0; j < nv; ++j) bv[j] = load(b + j * Vec::width);
+    for (int j = 0; j < Columns; ++j) bv[j] = load(b + j * Vec::width);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
       const Vec av = set1(a[i * a_row]);
 #pragma GCC unroll 4
-      for (int j = 0; j < nv; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
+      for (int j = 0; j < Columns; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
     }
     a += a_depth;
     b += nr;
   }
-  if (n == nr && m == Rows) {
+  if (n == Columns * Vec::width && m == Rows) {
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < nv; ++j) {
+      for (int j = 0; j < Columns; ++j) {
         float* p = c + i * c_stride + j * Vec::width;
         store(p, accumulate ? load(p) + acc[i][j] : acc[i][j]);
       }
@@ -65,7 +67,7 @@ EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float*
   for (int i = 0; i < Rows; ++i) {
     if (i >= m) break;
 #pragma GCC unroll 4
-    for (int j = 0; j < nv; ++j) {
+    for (int j = 0; j < Columns; ++j) {
       const int lanes = static_cast<int>(max_of(0, min_of(Vec::width, n - j * Vec::width)));
       const Mask mask = first(lanes);
       float* p = c + i * c_stride + j * Vec::width;
@@ -74,33 +76,90 @@ EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float*
   }
 }
 
+// The tile at the lower or right edge: as many rows as there are, and half the columns if that is
+// enough, so that the edge costs its share and no more.
+template <int Rows = mr>
+void edge_tile(i64 k, const float* a, const float* b, float* c, i64 c_stride, int m, int n,
+               bool accumulate) {
+  if constexpr (Rows > 1) {
+    if (m < Rows) return edge_tile<Rows - 1>(k, a, b, c, c_stride, m, n, accumulate);
+  }
+  if (n <= nr / 2)
+    tile<Rows, nv / 2>(k, a, 1, mr, b, c, c_stride, m, n, accumulate);
+  else
+    tile<Rows>(k, a, 1, mr, b, c, c_stride, m, n, accumulate);
+}
+
+// Lanes [at, at + Vec::width) of a panel whose depth is the contiguous side: squares are turned in
+// registers. `lanes` of the panel exist, the others are zeros.
+template <int Panel>
+EVG_INLINE void pack_transposed(int at, int lanes, i64 depth, const float* s, i64 lane_stride,
+                                float* packed) {
+  const int used = static_cast<int>(min_of(Vec::width, Panel - at));
+  for (i64 d = 0; d < depth; d += Vec::width) {
+    const int steps = static_cast<int>(min_of(Vec::width, depth - d));
+    const Mask inside = first(steps);
+    Vec r[Vec::width];
+#pragma GCC unroll 16
+    for (int i = 0; i < Vec::width; ++i) {
+      const float* from = s + (at + i) * lane_stride + d;
+      r[i] = i >= used || at + i >= lanes ? zero()
+             : steps == Vec::width        ? load(from)
+                                          : load(from, inside);
+    }
+    transpose(r);
+    float* to = packed + d * Panel + at;
+    // A store of a whole vector spills into the next step of depth, which is written later; but
+    // the last one must keep to its own lanes.
+    const bool spill = Panel < Vec::width;
+#pragma GCC unroll 16
+    for (int t = 0; t < Vec::width; ++t) {
+      if (t >= steps) break;
+      if (used == Vec::width || (spill && t + 1 < steps))
+        store(to + t * Panel, r[t]);
+      else
+        store(to + t * Panel, r[t], first(used));
+    }
+  }
+}
+
+// Whole panels whose lanes are contiguous: each step of depth is read once, in order, for all of
+// them.
+template <int Panel>
+EVG_INLINE void pack_straight(i64 panels, i64 depth, const float* s, i64 depth_stride,
+                              float* packed) {
+  for (i64 d = 0; d < depth; ++d)
+    for (i64 p = 0; p < panels; ++p)
+      __builtin_memcpy(packed + (p * depth + d) * Panel, s + d * depth_stride + p * Panel,
+                       Panel * sizeof(float));
+}
+
 // `lanes` rows of A (or columns of B) side by side, depth outwards.
 template <int Panel>
 void pack_panels(i64 lanes, i64 depth, const float* src, i64 lane_stride, i64 depth_stride,
                  float* packed) {
-  for (i64 first_lane = 0; first_lane < lanes; first_lane += Panel) {
-    const float* s = src + first_lane * lane_stride;
-    const int count = static_cast<int>(min_of(Panel, lanes - first_lane));
+  constexpr i64 together = 8;
+  for (i64 lane = 0; lane < lanes;) {
+    const float* s = src + lane * lane_stride;
+    const int count = static_cast<int>(min_of(Panel, lanes - lane));
+    i64 panels = 1;
     if (count == Panel && lane_stride == 1) {
-      for (i64 d = 0; d < depth; ++d, packed += Panel)
-        __builtin_memcpy(packed, s + d * depth_stride, Panel * sizeof(float));
-    } else if (count == Panel && depth_stride == 1) {
-      // Depth is the contiguous side: walk it in short runs, so that the Panel source lines and the
-      // destination stay in L1.
-      constexpr i64 run = 16;
-      for (i64 d = 0; d < depth; d += run) {
-        const i64 steps = min_of(run, depth - d);
-        for (int i = 0; i < Panel; ++i) {
-          const float* from = s + i * lane_stride + d;
-          for (i64 t = 0; t < steps; ++t) packed[(d + t) * Panel + i] = from[t];
-        }
-      }
-      packed += depth * Panel;
+      panels = min_of(together, (lanes - lane) / Panel);
+      pack_straight<Panel>(panels, depth, s, depth_stride, packed);
+    } else if (depth_stride == 1) {
+#pragma GCC unroll 4
+      for (int at = 0; at < Panel; at += Vec::width)
+        if (count == Panel)
+          pack_transposed<Panel>(at, Panel, depth, s, lane_stride, packed);
+        else
+          pack_transposed<Panel>(at, count, depth, s, lane_stride, packed);
     } else {
-      for (i64 d = 0; d < depth; ++d, packed += Panel)
+      for (i64 d = 0; d < depth; ++d)
         for (int i = 0; i < Panel; ++i)
-          packed[i] = i < count ? s[i * lane_stride + d * depth_stride] : 0.0f;
+          packed[d * Panel + i] = i < count ? s[i * lane_stride + d * depth_stride] : 0.0f;
     }
+    lane += panels * Panel;
+    packed += panels * depth * Panel;
   }
 }
 
@@ -114,14 +173,17 @@ void gemm_pack_b(i64 cols, i64 depth, const float* b, i64 col_stride, i64 depth_
   pack_panels<nr>(cols, depth, b, col_stride, depth_stride, packed);
 }
 
-// B's panel stays in L1 while all panels of A pass by it.
 void gemm_tile(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i64 c_stride,
                bool accumulate) {
   for (i64 j = 0; j < n; j += nr)
-    for (i64 i = 0; i < m; i += mr)
-      tile<mr>(k, a + i * k, 1, mr, b + j * k, c + i * c_stride + j, c_stride,
-               static_cast<int>(min_of(mr, m - i)), static_cast<int>(min_of(nr, n - j)),
-               accumulate);
+    for (i64 i = 0; i < m; i += mr) {
+      float* at = c + i * c_stride + j;
+      if (m - i >= mr && n - j >= nr)
+        tile<mr>(k, a + i * k, 1, mr, b + j * k, at, c_stride, mr, nr, accumulate);
+      else
+        edge_tile(k, a + i * k, b + j * k, at, c_stride, static_cast<int>(min_of(mr, m - i)),
+                  static_cast<int>(min_of(nr, n - j)), accumulate);
+    }
 }
 
 template <Activation kind>

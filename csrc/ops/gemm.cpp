@@ -1,10 +1,14 @@
-// Blocking of the matrix product, after Goto & van de Geijn 2008 and BLIS: panels of A and B are
-// packed for a slab of depth, then tiles of C are computed from cache.
+// Blocking of the matrix product, after Goto & van de Geijn 2008 and BLIS, for threads that share
+// no more than one operand.
 //
-//   depth_block   a B panel (nr x depth_block) stays in L1; fixed, because it is the one cut that
-//                 shows in the bits of the result (sums over slabs are added in order)
-//   rows_block    an A block (rows_block x depth_block) stays in L2
-//   slab sizes    bound the packed buffers, which live in L3
+// The side of C with fewer lanes (rows of A or columns of B) is packed once, together, for a group
+// of depth blocks: the shared side, read from L3. The other side is cut into pieces, one task each:
+// a task packs its piece for a block of depth into its own L2 and runs over all shared panels,
+// block after block. So a product takes two parallel loops, or one when the shared side is so small
+// that every task had better pack it for itself.
+//
+// Every element of C is a sum over depth blocks of FMA chains. Only the cut of depth shows in its
+// bits, and that depends on k alone.
 #include "ops/gemm.h"
 
 #include <atomic>
@@ -18,17 +22,32 @@
 namespace evergrad {
 namespace {
 
-constexpr i64 depth_block = 256;
-constexpr i64 rows_block = 144;
-constexpr i64 slab_rows = 4096;
-constexpr i64 slab_cols = 4096;
-constexpr i64 panels_per_task = 8;
+constexpr i64 depth_block = 384;        // at most: panels of A and B stream through L1
+constexpr i64 piece_floats = 1 << 17;   // a packed piece: half of a typical L2
+constexpr i64 shared_floats = 1 << 20;  // the packed shared side: a few MB of L3
+constexpr i64 shared_lanes = 4096;
+constexpr i64 panels_per_task = 4;  // of packing the shared side
+// Packing this much takes about as long as a parallel loop's start and end.
+constexpr i64 repack_floats = 1 << 14;
 
 i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
+i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
 i64 parts_of(i64 a, i64 step) { return (a + step - 1) / step; }
 
-// [0, n) in `parts` nearly equal pieces that are multiples of `unit`: the size of a piece.
-i64 even_step(i64 n, i64 parts, i64 unit) { return parts_of(parts_of(n, parts), unit) * unit; }
+// One operand, lanes along C's rows or columns.
+struct Side {
+  void (*pack)(i64 lanes, i64 depth, const float* x, i64 lane_stride, i64 depth_stride,
+               float* packed);
+  i64 panel, lanes;
+  const float* data;
+  i64 lane_stride, depth_stride;
+
+  i64 panels() const { return parts_of(lanes, panel); }
+  void pack_range(i64 begin, i64 end, i64 d, i64 depth, float* packed) const {
+    pack(min_of(end, lanes) - begin, depth, data + begin * lane_stride + d * depth_stride,
+         lane_stride, depth_stride, packed);
+  }
+};
 
 }  // namespace
 
@@ -36,63 +55,83 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
          const Epilogue* epilogue) noexcept {
   if (m == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
-  const i64 mr = t.gemm_mr, nr = t.gemm_nr;
+  const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col};
+  const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row};
+  const bool rows_shared = m <= n;
+  const Side &shared = rows_shared ? rows : cols, &own = rows_shared ? cols : rows;
   const bool worth =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >=
       serial_flops;
-  const i64 depth_max = min_of(depth_block, k);
-  const Buffer packed_a(parts_of(min_of(slab_rows, m), mr) * mr * depth_max);
-  const Buffer packed_b(parts_of(min_of(slab_cols, n), nr) * nr * depth_max);
-  if (!packed_a || !packed_b) return EVERGRAD_NO_MEMORY;
+  const i64 threads = worth ? evergrad_get_num_threads() : 1;
 
-  for (i64 j0 = 0; j0 < n; j0 += slab_cols) {
-    const i64 cols = min_of(slab_cols, n - j0);
-    // A product without depth still owes C its zeros and its epilogue: one empty slab.
-    for (i64 d0 = 0; d0 < k || d0 == 0; d0 += depth_block) {
-      const i64 depth = min_of(depth_block, k - d0);
-      const bool add = accumulate || d0 > 0, last = d0 + depth >= k;
-      for (i64 i0 = 0; i0 < m; i0 += slab_rows) {
-        const i64 rows = min_of(slab_rows, m - i0);
-        const i64 a_tasks = parts_of(rows, mr * panels_per_task);
-        const i64 b_tasks = i0 == 0 ? parts_of(cols, nr * panels_per_task) : 0;
-        auto pack = [&](i64 task) {
-          const bool is_a = task < a_tasks;
-          const i64 width = (is_a ? mr : nr) * panels_per_task;
-          const i64 begin = (is_a ? task : task - a_tasks) * width;
-          const i64 count = min_of(width, (is_a ? rows : cols) - begin);
-          if (is_a)
-            t.gemm_pack_a(count, depth, a.data + (i0 + begin) * a.row + d0 * a.col, a.row, a.col,
-                          packed_a.get() + begin * depth);
-          else
-            t.gemm_pack_b(count, depth, b.data + (j0 + begin) * b.col + d0 * b.row, b.col, b.row,
-                          packed_b.get() + begin * depth);
-        };
-        // Tiles: A blocks that fit in L2, and enough pieces for every thread to have several.
-        const i64 row_step = even_step(rows, parts_of(rows, rows_block), mr);
-        const i64 row_parts = parts_of(rows, row_step);
-        const i64 wanted = parts_of(4 * evergrad_get_num_threads(), row_parts);
-        const i64 col_step =
-            even_step(cols, min_of(wanted > 0 ? wanted : 1, parts_of(cols, 4 * nr)), nr);
-        const i64 col_parts = parts_of(cols, col_step);
-        auto compute = [&](i64 task) {
-          const i64 i = task % row_parts * row_step, j = task / row_parts * col_step;
-          const i64 height = min_of(row_step, rows - i), width = min_of(col_step, cols - j);
-          float* block = c + (i0 + i) * c_row + j0 + j;
-          t.gemm_tile(height, width, depth, packed_a.get() + i * depth, packed_b.get() + j * depth,
-                      block, c_row, add);
-          if (!last || !epilogue) return;
-          Epilogue e = *epilogue;
-          if (e.bias) e.bias += j0 + j;
-          if (e.residual) e.residual += (i0 + i) * e.residual_stride + j0 + j;
-          if (e.pre) e.pre += (i0 + i) * e.pre_stride + j0 + j;
-          t.gemm_epilogue(height, width, block, c_row, &e);
-        };
-        parallel_for(a_tasks + b_tasks, pack, worth);
-        parallel_for(row_parts * col_parts, compute, worth);
+  // A product without depth still owes C its zeros and its epilogue: one empty block.
+  const i64 blocks = max_of(1, parts_of(k, depth_block));
+  const i64 block = parts_of(k, blocks);
+  const i64 slab = min_of(shared_lanes, shared.panels() * shared.panel);
+  const i64 blocks_together = max_of(1, shared_floats / max_of(1, slab * block));
+  const bool repack = slab * min_of(blocks_together * block, k) <= repack_floats;
+
+  // Pieces that fit into L2, a like number for each thread, and enough of them.
+  const i64 most = max_of(1, piece_floats / max_of(1, block * own.panel));
+  i64 parts = parts_of(own.panels(), most);
+  parts = min_of(own.panels(), parts_of(parts, threads) * threads);
+  const i64 piece = parts_of(own.panels(), parts) * own.panel;
+
+  const Buffer packed_shared(repack ? 1 : slab * min_of(blocks_together * block, k));
+  if (!packed_shared) return EVERGRAD_NO_MEMORY;
+  std::atomic<int> status{EVERGRAD_OK};
+
+  for (i64 s0 = 0; s0 < shared.lanes; s0 += slab) {
+    const i64 s1 = min_of(s0 + slab, shared.lanes),
+              width = parts_of(s1 - s0, shared.panel) * shared.panel;
+    for (i64 b0 = 0; b0 < blocks; b0 += blocks_together) {
+      const i64 b1 = min_of(b0 + blocks_together, blocks);
+      const i64 depth_begin = b0 * block;
+      if (!repack) {
+        const i64 step = panels_per_task * shared.panel, steps = parts_of(s1 - s0, step);
+        parallel_for(
+            steps * (b1 - b0),
+            [&](i64 task) {
+              const i64 d = (b0 + task / steps) * block, depth = min_of(block, k - d);
+              const i64 begin = task % steps * step;
+              shared.pack_range(s0 + begin, min_of(s0 + begin + step, s1), d, depth,
+                                packed_shared.get() + (d - depth_begin) * width + begin * depth);
+            },
+            worth);
       }
+      parallel_for(
+          parts,
+          [&](i64 part) {
+            const i64 o0 = part * own.panels() / parts * own.panel;
+            const i64 o1 = min_of((part + 1) * own.panels() / parts * own.panel, own.lanes);
+            const Buffer scratch(piece * block + (repack ? width * block : 0) + 1);
+            if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
+            float* packed_own = scratch.get();
+            for (i64 at = b0; at < b1; ++at) {
+              const i64 d = at * block, depth = min_of(block, k - d);
+              own.pack_range(o0, o1, d, depth, packed_own);
+              const float* packed = packed_shared.get() + (d - depth_begin) * width;
+              if (repack) {
+                shared.pack_range(s0, s1, d, depth, packed_own + piece * block);
+                packed = packed_own + piece * block;
+              }
+              const i64 i = rows_shared ? s0 : o0, j = rows_shared ? o0 : s0;
+              const i64 height = (rows_shared ? s1 : o1) - i, length = (rows_shared ? o1 : s1) - j;
+              float* out = c + i * c_row + j;
+              t.gemm_tile(height, length, depth, rows_shared ? packed : packed_own,
+                          rows_shared ? packed_own : packed, out, c_row, accumulate || at > 0);
+              if (at + 1 < blocks || !epilogue) continue;
+              Epilogue e = *epilogue;
+              if (e.bias) e.bias += j;
+              if (e.residual) e.residual += i * e.residual_stride + j;
+              if (e.pre) e.pre += i * e.pre_stride + j;
+              t.gemm_epilogue(height, length, out, c_row, &e);
+            }
+          },
+          worth);
     }
   }
-  return EVERGRAD_OK;
+  return status.load();
 }
 
 }  // namespace evergrad

@@ -76,6 +76,41 @@ EVG_INLINE float reduce_max(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+// r[i] lane j <-> r[j] lane i: pairs, then quads, then quarters of a register.
+EVG_INLINE void transpose(Vec (&r)[16]) {
+  __m512 t[16], u[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i].v, r[i + 1].v);
+    t[i + 1] = _mm512_unpackhi_ps(r[i].v, r[i + 1].v);
+  }
+  const auto low = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  const auto high = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    u[i] = low(t[i], t[i + 2]);
+    u[i + 1] = high(t[i], t[i + 2]);
+    u[i + 2] = low(t[i + 1], t[i + 3]);
+    u[i + 3] = high(t[i + 1], t[i + 3]);
+  }
+  // Quarter q of u[4 i + j] holds column 4 q + j of rows 4 i ... 4 i + 3.
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const __m512 even01 = _mm512_shuffle_f32x4(u[j], u[4 + j], 0x88);
+    const __m512 odd01 = _mm512_shuffle_f32x4(u[j], u[4 + j], 0xdd);
+    const __m512 even23 = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0x88);
+    const __m512 odd23 = _mm512_shuffle_f32x4(u[8 + j], u[12 + j], 0xdd);
+    r[j].v = _mm512_shuffle_f32x4(even01, even23, 0x88);
+    r[4 + j].v = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+    r[8 + j].v = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+    r[12 + j].v = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+  }
+}
+
 EVG_INLINE VecI set1i(int32_t a) { return {_mm512_set1_epi32(a)}; }
 EVG_INLINE VecI iotai() {
   return {_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)};

@@ -76,6 +76,15 @@ EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {vbslq_f32(m.v, a.v, b.v)};
 EVG_INLINE float reduce_add(Vec a) { return vaddvq_f32(a.v); }  // (0+1) + (2+3)
 EVG_INLINE float reduce_max(Vec a) { return vmaxvq_f32(a.v); }
 
+// r[i] lane j <-> r[j] lane i.
+EVG_INLINE void transpose(Vec (&r)[4]) {
+  const float32x4x2_t a = vtrnq_f32(r[0].v, r[1].v), b = vtrnq_f32(r[2].v, r[3].v);
+  r[0].v = vcombine_f32(vget_low_f32(a.val[0]), vget_low_f32(b.val[0]));
+  r[1].v = vcombine_f32(vget_low_f32(a.val[1]), vget_low_f32(b.val[1]));
+  r[2].v = vcombine_f32(vget_high_f32(a.val[0]), vget_high_f32(b.val[0]));
+  r[3].v = vcombine_f32(vget_high_f32(a.val[1]), vget_high_f32(b.val[1]));
+}
+
 EVG_INLINE VecI operator+(VecI a, VecI b) { return {vaddq_s32(a.v, b.v)}; }
 EVG_INLINE VecI operator-(VecI a, VecI b) { return {vsubq_s32(a.v, b.v)}; }
 EVG_INLINE VecI operator&(VecI a, VecI b) { return {vandq_s32(a.v, b.v)}; }

@@ -5,6 +5,7 @@
 //   lt le gt ge eq  ordered: false when either side is NaN.
 //   load(p, m)      lanes that are off are 0; their memory is not touched, nor by store(p, a, m).
 //   reduce_add      a fixed tree, so the same bits every time.
+//   transpose       width vectors as a square: r[i] lane j and r[j] lane i change places.
 //   to_int          rounds to nearest even; beyond int32 and for NaN any value, but no trap.
 //   VecI            int32 lanes that wrap; shr shifts in zeros, sar the sign; ltu is unsigned.
 #pragma once
@@ -65,6 +66,8 @@ EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return m.v ? a : b; }
 
 EVG_INLINE float reduce_add(Vec a) { return a.v; }
 EVG_INLINE float reduce_max(Vec a) { return a.v; }
+
+EVG_INLINE void transpose(Vec (&)[1]) {}
 
 // By way of unsigned numbers, which wrap; for signed ones C++ leaves overflow undefined.
 EVG_INLINE VecI wrap(uint32_t a) { return {static_cast<int32_t>(a)}; }
