@@ -26,6 +26,8 @@
       evergrad::gemm_pack_a,                                      \
       evergrad::gemm_pack_b,                                      \
       evergrad::gemm_tile,                                        \
+      evergrad::gemm_dot,                                         \
+      evergrad::gemm_sweep,                                       \
       evergrad::gemm_epilogue,                                    \
       evergrad::column_sum,                                       \
       evergrad::attention_scratch,                                \

@@ -24,6 +24,11 @@ constexpr int mr = Vec::width == 16 ? 12 : Vec::width == 1 ? 4 : 6;
 constexpr int nv = Vec::width == 16 ? 2 : Vec::width == 8 ? 2 : 4;
 constexpr int nr = nv * Vec::width;
 
+template <int n>
+struct Constant {
+  static constexpr int value = n;
+};
+
 EVG_INLINE i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
 EVG_INLINE i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
 EVG_INLINE i64 round_up(i64 a, i64 multiple) { return (a + multiple - 1) / multiple * multiple; }
@@ -32,15 +37,20 @@ EVG_INLINE i64 round_up(i64 a, i64 multiple) { return (a + multiple - 1) / multi
 // least one of the two strides is a compile-time constant in each use, so that the addresses fold
 // into the instructions. B is a panel of nr columns, whatever Columns is. Only m rows and n columns
 // of the result are written.
-template <int Rows, int Columns = nv>
+template <int Rows, int Columns = nv, bool Ahead = false>
 EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float* b, float* c,
-                     i64 c_stride, int m, int n, bool accumulate) {
+                     i64 c_stride, int m, int n, bool accumulate, const char* ahead = nullptr,
+                     i64 ahead_step = 0) {
   Vec acc[Rows][Columns];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < Columns; ++j) acc[i][j] = zero();
   for (i64 d = 0; d < k; ++d) {
+    if (Ahead) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += ahead_step;
+    }
     Vec bv[Columns];
 #pragma GCC unroll 4
     for (int j = 0; j < Columns; ++j) bv[j] = load(b + j * Vec::width);
@@ -103,6 +113,8 @@ EVG_INLINE void pack_transposed(int at, int lanes, i64 depth, const float* s, i6
 #pragma GCC unroll 16
     for (int i = 0; i < Vec::width; ++i) {
       const float* from = s + (at + i) * lane_stride + d;
+      // The next lanes come soon; rows a power of two apart evict one another from L1.
+      __builtin_prefetch(from + Vec::width * lane_stride, 0, 2);
       r[i] = i >= used || at + i >= lanes ? zero()
              : steps == Vec::width        ? load(from)
                                           : load(from, inside);
@@ -173,17 +185,151 @@ void gemm_pack_b(i64 cols, i64 depth, const float* b, i64 col_stride, i64 depth_
   pack_panels<nr>(cols, depth, b, col_stride, depth_stride, packed);
 }
 
+// `next` is what the following call starts with, `next_floats` long: fetched into L2 little by
+// little, because another core may hold it.
 void gemm_tile(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i64 c_stride,
-               bool accumulate) {
+               bool accumulate, const float* next, i64 next_floats) {
+  const char* ahead = reinterpret_cast<const char*>(next);
+  const i64 steps = max_of(1, (m + mr - 1) / mr * ((n + nr - 1) / nr) * k);
+  const i64 ahead_step = (next_floats * static_cast<i64>(sizeof(float)) + steps - 1) / steps;
   for (i64 j = 0; j < n; j += nr)
-    for (i64 i = 0; i < m; i += mr) {
+    for (i64 i = 0; i < m; i += mr, ahead += k * ahead_step) {
       float* at = c + i * c_stride + j;
       if (m - i >= mr && n - j >= nr)
-        tile<mr>(k, a + i * k, 1, mr, b + j * k, at, c_stride, mr, nr, accumulate);
+        tile<mr, nv, true>(k, a + i * k, 1, mr, b + j * k, at, c_stride, mr, nr, accumulate, ahead,
+                           ahead_step);
       else
         edge_tile(k, a + i * k, b + j * k, at, c_stride, static_cast<int>(min_of(mr, m - i)),
                   static_cast<int>(min_of(nr, n - j)), accumulate);
     }
+}
+
+// Few rows (decoding): the product is bound by reading the other operand, so it is read where it
+// lies, once, and nothing is packed.
+
+// Dot products: x [Long rows at x_row] . y [Short rows at y_row], both contiguous in depth.
+// Element (i, j) goes to c[i * c_long + j * c_short].
+template <int Long, int Short>
+void dot_tile(i64 k, const float* x, i64 x_row, const float* y, i64 y_row, float* c, i64 c_long,
+              i64 c_short, bool accumulate) {
+  Vec acc[Long][Short];
+#pragma GCC unroll 8
+  for (int i = 0; i < Long; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < Short; ++j) acc[i][j] = zero();
+  const auto step = [&](i64 d, auto load_at) {
+    Vec xv[Long];
+#pragma GCC unroll 8
+    for (int i = 0; i < Long; ++i) {
+      xv[i] = load_at(x + i * x_row + d);
+      __builtin_prefetch(x + (i + Long) * x_row + d);  // short rows: the hardware starts too late
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < Short; ++j) {
+      const Vec yv = load_at(y + j * y_row + d);
+#pragma GCC unroll 8
+      for (int i = 0; i < Long; ++i) acc[i][j] = fma(xv[i], yv, acc[i][j]);
+    }
+  };
+  i64 d = 0;
+  for (; d + Vec::width <= k; d += Vec::width) step(d, [](const float* p) { return load(p); });
+  if (d < k) {
+    const Mask rest = first(static_cast<int>(k - d));
+    step(d, [=](const float* p) { return load(p, rest); });
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < Long; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < Short; ++j) {
+      float* p = c + i * c_long + j * c_short;
+      const float sum = reduce_add(acc[i][j]);
+      *p = accumulate ? *p + sum : sum;
+    }
+}
+
+constexpr int dot_long = 4;
+constexpr int dot_short = Vec::width == 16 ? 6 : 2;  // accumulators + dot_long + 1 registers
+
+template <int Long, int Short = dot_short>
+EVG_INLINE void dot_rows(i64 short_rows, i64 k, const float* x, i64 x_row, const float* y,
+                         i64 y_row, float* c, i64 c_long, i64 c_short, bool accumulate) {
+  for (; short_rows >= Short; short_rows -= Short, y += Short * y_row, c += Short * c_short)
+    dot_tile<Long, Short>(k, x, x_row, y, y_row, c, c_long, c_short, accumulate);
+  if constexpr (Short > 1) {
+    if (short_rows > 0)
+      dot_rows<Long, Short - 1>(short_rows, k, x, x_row, y, y_row, c, c_long, c_short, accumulate);
+  }
+}
+
+// Four long rows at a time stay in L1 while the short ones pass by.
+void gemm_dot(i64 long_rows, i64 short_rows, i64 k, const float* x, i64 x_row, const float* y,
+              i64 y_row, float* c, i64 c_long, i64 c_short, bool accumulate) {
+  i64 i = 0;
+  for (; i + dot_long <= long_rows; i += dot_long)
+    dot_rows<dot_long>(short_rows, k, x + i * x_row, x_row, y, y_row, c + i * c_long, c_long,
+                       c_short, accumulate);
+  for (; i < long_rows; ++i)
+    dot_rows<1>(short_rows, k, x + i * x_row, x_row, y, y_row, c + i * c_long, c_long, c_short,
+                accumulate);
+}
+
+// C[Rows, n] += A B, B's rows contiguous: C stays in L1 and four rows of B pass by in order.
+// A's element (i, d) is at a[i * a_row + d * a_depth].
+template <int Rows>
+void sweep_rows(i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, const float* b, i64 b_row,
+                float* c, i64 c_row) {
+  constexpr int depth = 4;
+  i64 d = 0;
+  const auto pass = [&](auto steps_constant) {
+    constexpr int steps = decltype(steps_constant)::value;
+    Vec av[Rows][steps];
+#pragma GCC unroll 8
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+      for (int t = 0; t < steps; ++t) av[i][t] = set1(a[i * a_row + (d + t) * a_depth]);
+    const float* from = b + d * b_row;
+    const auto column = [&](i64 j, auto load_at, auto store_at) {
+      Vec bv[steps];
+#pragma GCC unroll 8
+      for (int t = 0; t < steps; ++t) bv[t] = load_at(from + t * b_row + j);
+#pragma GCC unroll 8
+      for (int i = 0; i < Rows; ++i) {
+        Vec sum = load_at(c + i * c_row + j);
+#pragma GCC unroll 8
+        for (int t = 0; t < steps; ++t) sum = fma(av[i][t], bv[t], sum);
+        store_at(c + i * c_row + j, sum);
+      }
+    };
+    i64 j = 0;
+    for (; j + Vec::width <= n; j += Vec::width)
+      column(
+          j, [](const float* p) { return load(p); }, [](float* p, Vec v) { store(p, v); });
+    if (j < n) {
+      const Mask rest = first(static_cast<int>(n - j));
+      column(
+          j, [=](const float* p) { return load(p, rest); },
+          [=](float* p, Vec v) { store(p, v, rest); });
+    }
+  };
+  for (; d + depth <= k; d += depth) pass(Constant<depth>{});
+  for (; d < k; ++d) pass(Constant<1>{});
+}
+
+template <int Rows = 4>
+EVG_INLINE void sweep_some(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_depth,
+                           const float* b, i64 b_row, float* c, i64 c_row) {
+  for (; m >= Rows; m -= Rows, a += Rows * a_row, c += Rows * c_row)
+    sweep_rows<Rows>(n, k, a, a_row, a_depth, b, b_row, c, c_row);
+  if constexpr (Rows > 1) {
+    if (m > 0) sweep_some<Rows - 1>(m, n, k, a, a_row, a_depth, b, b_row, c, c_row);
+  }
+}
+
+void gemm_sweep(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, const float* b,
+                i64 b_row, float* c, i64 c_row, bool accumulate) {
+  if (!accumulate)
+    for (i64 i = 0; i < m; ++i) __builtin_memset(c + i * c_row, 0, n * sizeof(float));
+  sweep_some(m, n, k, a, a_row, a_depth, b, b_row, c, c_row);
 }
 
 template <Activation kind>

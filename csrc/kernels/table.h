@@ -76,7 +76,13 @@ struct KernelTable {
   void (*gemm_pack_b)(i64 cols, i64 depth, const float* b, i64 col_stride, i64 depth_stride,
                       float* packed);
   void (*gemm_tile)(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i64 c_stride,
-                    bool accumulate);
+                    bool accumulate, const float* next, i64 next_floats);
+  // Few rows, read where they lie: dots of rows contiguous in depth, c[i * c_long + j * c_short];
+  // or sweeps over a B with contiguous rows.
+  void (*gemm_dot)(i64 long_rows, i64 short_rows, i64 k, const float* x, i64 x_row, const float* y,
+                   i64 y_row, float* c, i64 c_long, i64 c_short, bool accumulate);
+  void (*gemm_sweep)(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, const float* b,
+                     i64 b_row, float* c, i64 c_row, bool accumulate);
   void (*gemm_epilogue)(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogue);
   // out[j] += sum over rows of x[i, j]
   void (*column_sum)(i64 rows, i64 n, const float* x, i64 x_stride, float* out);

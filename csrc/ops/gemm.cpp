@@ -1,11 +1,10 @@
-// Blocking of the matrix product, after Goto & van de Geijn 2008 and BLIS, for threads that share
-// no more than one operand.
+// Blocking of the matrix product, after Goto & van de Geijn 2008 and BLIS.
 //
-// The side of C with fewer lanes (rows of A or columns of B) is packed once, together, for a group
-// of depth blocks: the shared side, read from L3. The other side is cut into pieces, one task each:
-// a task packs its piece for a block of depth into its own L2 and runs over all shared panels,
-// block after block. So a product takes two parallel loops, or one when the shared side is so small
-// that every task had better pack it for itself.
+// The side of C with fewer lanes (rows of A or columns of B) is the shared side: packed whole for a
+// group of depth blocks, and read from L3. The other side is cut into pieces, one task each: a task
+// packs its piece for a block of depth into its own L2 and runs over all shared panels, block after
+// block. Workers either pack the shared side together, which takes a parallel loop of its own, or
+// each for itself.
 //
 // Every element of C is a sum over depth blocks of FMA chains. Only the cut of depth shows in its
 // bits, and that depends on k alone.
@@ -22,13 +21,16 @@
 namespace evergrad {
 namespace {
 
-constexpr i64 depth_block = 384;        // at most: panels of A and B stream through L1
+constexpr i64 depth_block = 512;        // at most: panels of A and B stream through L1
 constexpr i64 piece_floats = 1 << 17;   // a packed piece: half of a typical L2
 constexpr i64 shared_floats = 1 << 20;  // the packed shared side: a few MB of L3
-constexpr i64 shared_lanes = 4096;
+constexpr i64 shared_lanes = 2048;
 constexpr i64 panels_per_task = 4;  // of packing the shared side
 // Packing this much takes about as long as a parallel loop's start and end.
 constexpr i64 repack_floats = 1 << 14;
+// With so many own lanes each, workers pack the shared side for themselves: 1-2 % more work, but
+// where cores do not share an L3 a line that another core packed takes 150 ns to come over.
+constexpr i64 lanes_alone = 192;
 
 i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
 i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
@@ -49,12 +51,56 @@ struct Side {
   }
 };
 
+void finish(const KernelTable& t, const Epilogue* epilogue, i64 i, i64 j, i64 height, i64 length,
+            float* out, i64 c_row) {
+  if (!epilogue) return;
+  Epilogue e = *epilogue;
+  if (e.bias) e.bias += j;
+  if (e.residual) e.residual += i * e.residual_stride + j;
+  if (e.pre) e.pre += i * e.pre_stride + j;
+  t.gemm_epilogue(height, length, out, c_row, &e);
+}
+
+// The other side is read once for few rows of this one: packing it would cost more than the
+// product.
+constexpr i64 few = 24;       // for dots; measured, see benchmarks/
+constexpr i64 few_sweep = 8;  // for sweeps, which load and store C
+constexpr i64 floats_per_piece = 1 << 15;
+
+// True when it took the product on.
+bool skinny(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row,
+            bool accumulate, const Epilogue* epilogue) {
+  if (k == 0) return false;
+  const bool dots = a.col == 1 && b.row == 1, sweeps = b.col == 1;
+  const bool few_rows = m <= n && (dots ? m <= few : sweeps && m <= few_sweep);
+  const bool few_cols = n < m && dots && n <= few;
+  if (!few_rows && !few_cols) return false;
+  const i64 length = few_rows ? n : m;
+  const i64 unit = 64;  // whole cache lines of C
+  const i64 piece = max_of(unit, floats_per_piece / k / unit * unit);
+  parallel_ranges(length, piece, [&](i64 begin, i64 end) {
+    const i64 i = few_rows ? 0 : begin, j = few_rows ? begin : 0;
+    const i64 height = few_rows ? m : end - begin, width = few_rows ? end - begin : n;
+    float* out = c + i * c_row + j;
+    const float *x = a.data + i * a.row, *y = b.data + j * b.col;
+    if (!dots)
+      t.gemm_sweep(height, width, k, x, a.row, a.col, y, b.row, out, c_row, accumulate);
+    else if (few_rows)
+      t.gemm_dot(width, height, k, y, b.col, x, a.row, out, 1, c_row, accumulate);
+    else
+      t.gemm_dot(height, width, k, x, a.row, y, b.col, out, c_row, 1, accumulate);
+    finish(t, epilogue, i, j, height, width, out, c_row);
+  });
+  return true;
+}
+
 }  // namespace
 
 int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accumulate,
          const Epilogue* epilogue) noexcept {
   if (m == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
+  if (skinny(t, m, n, k, a, b, c, c_row, accumulate, epilogue)) return EVERGRAD_OK;
   const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col};
   const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row};
   const bool rows_shared = m <= n;
@@ -62,76 +108,82 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   const bool worth =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >=
       serial_flops;
-  const i64 threads = worth ? evergrad_get_num_threads() : 1;
+  const i64 threads = worth ? min_of(evergrad_get_num_threads(), most_workers) : 1;
 
   // A product without depth still owes C its zeros and its epilogue: one empty block.
   const i64 blocks = max_of(1, parts_of(k, depth_block));
   const i64 block = parts_of(k, blocks);
   const i64 slab = min_of(shared_lanes, shared.panels() * shared.panel);
-  const i64 blocks_together = max_of(1, shared_floats / max_of(1, slab * block));
-  const bool repack = slab * min_of(blocks_together * block, k) <= repack_floats;
+  const i64 together = max_of(1, shared_floats / max_of(1, slab * block));
+  const i64 group = slab * min_of(together * block, k);  // floats of the shared side at a time
+  const bool alone = own.lanes >= threads * lanes_alone || group <= repack_floats;
 
-  // Pieces that fit into L2, a like number for each thread, and enough of them.
+  // Pieces that fit into L2, a like number for each thread.
   const i64 most = max_of(1, piece_floats / max_of(1, block * own.panel));
   i64 parts = parts_of(own.panels(), most);
   parts = min_of(own.panels(), parts_of(parts, threads) * threads);
-  const i64 piece = parts_of(own.panels(), parts) * own.panel;
+  const i64 piece = parts_of(own.panels(), parts) * own.panel * block;
 
-  const Buffer packed_shared(repack ? 1 : slab * min_of(blocks_together * block, k));
-  if (!packed_shared) return EVERGRAD_NO_MEMORY;
-  std::atomic<int> status{EVERGRAD_OK};
+  const i64 workers = min_of(threads, parts);
+  const Buffer scratch(workers * piece + (alone ? workers : 1) * group + 1);
+  if (!scratch) return EVERGRAD_NO_MEMORY;
+  float* const packed_shared = scratch.get() + workers * piece;
 
-  for (i64 s0 = 0; s0 < shared.lanes; s0 += slab) {
-    const i64 s1 = min_of(s0 + slab, shared.lanes),
-              width = parts_of(s1 - s0, shared.panel) * shared.panel;
-    for (i64 b0 = 0; b0 < blocks; b0 += blocks_together) {
-      const i64 b1 = min_of(b0 + blocks_together, blocks);
-      const i64 depth_begin = b0 * block;
-      if (!repack) {
+  for (i64 s0 = 0; s0 < shared.lanes; s0 += slab)
+    for (i64 b0 = 0; b0 < blocks; b0 += together) {
+      const i64 s1 = min_of(s0 + slab, shared.lanes), b1 = min_of(b0 + together, blocks);
+      const i64 width = parts_of(s1 - s0, shared.panel) * shared.panel;
+      const auto depth_of = [&](i64 b) { return min_of(block, k - b * block); };
+      // Where lanes [s, ...) of a depth block lie in a packed group.
+      const auto offset = [&](i64 s, i64 b) {
+        return (b - b0) * block * width + (s - s0) * depth_of(b);
+      };
+      if (!alone) {
         const i64 step = panels_per_task * shared.panel, steps = parts_of(s1 - s0, step);
         parallel_for(
             steps * (b1 - b0),
             [&](i64 task) {
-              const i64 d = (b0 + task / steps) * block, depth = min_of(block, k - d);
-              const i64 begin = task % steps * step;
-              shared.pack_range(s0 + begin, min_of(s0 + begin + step, s1), d, depth,
-                                packed_shared.get() + (d - depth_begin) * width + begin * depth);
+              const i64 b = b0 + task / steps, s = s0 + task % steps * step;
+              shared.pack_range(s, min_of(s + step, s1), b * block, depth_of(b),
+                                packed_shared + offset(s, b));
             },
             worth);
       }
+      bool packed_alone[most_workers] = {};
       parallel_for(
           parts,
-          [&](i64 part) {
+          [&](i64 part, int worker) {
             const i64 o0 = part * own.panels() / parts * own.panel;
             const i64 o1 = min_of((part + 1) * own.panels() / parts * own.panel, own.lanes);
-            const Buffer scratch(piece * block + (repack ? width * block : 0) + 1);
-            if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
-            float* packed_own = scratch.get();
-            for (i64 at = b0; at < b1; ++at) {
-              const i64 d = at * block, depth = min_of(block, k - d);
-              own.pack_range(o0, o1, d, depth, packed_own);
-              const float* packed = packed_shared.get() + (d - depth_begin) * width;
-              if (repack) {
-                shared.pack_range(s0, s1, d, depth, packed_own + piece * block);
-                packed = packed_own + piece * block;
+            float* const packed_own = scratch.get() + worker * piece;
+            float* const packed = packed_shared + (alone ? worker * group : 0);
+            if (alone && !packed_alone[worker]) {
+              packed_alone[worker] = true;
+              for (i64 b = b0; b < b1; ++b)
+                shared.pack_range(s0, s1, b * block, depth_of(b), packed + offset(s0, b));
+            }
+            for (i64 b = b0; b < b1; ++b) {
+              const i64 depth = depth_of(b);
+              own.pack_range(o0, o1, b * block, depth, packed_own);
+              // Panel by panel of the shared side: it comes from L3 once, the piece from L2 each
+              // time.
+              for (i64 s = s0; s < s1; s += shared.panel) {
+                const float* panel = packed + offset(s, b);
+                const i64 i = rows_shared ? s : o0, j = rows_shared ? o0 : s;
+                const i64 end = min_of(s + shared.panel, s1);
+                const i64 height = (rows_shared ? end : o1) - i;
+                const i64 length = (rows_shared ? o1 : end) - j;
+                float* out = c + i * c_row + j;
+                t.gemm_tile(height, length, depth, rows_shared ? panel : packed_own,
+                            rows_shared ? packed_own : panel, out, c_row, accumulate || b > 0,
+                            panel + shared.panel * depth, end < s1 ? shared.panel * depth : 0);
+                if (b + 1 == blocks) finish(t, epilogue, i, j, height, length, out, c_row);
               }
-              const i64 i = rows_shared ? s0 : o0, j = rows_shared ? o0 : s0;
-              const i64 height = (rows_shared ? s1 : o1) - i, length = (rows_shared ? o1 : s1) - j;
-              float* out = c + i * c_row + j;
-              t.gemm_tile(height, length, depth, rows_shared ? packed : packed_own,
-                          rows_shared ? packed_own : packed, out, c_row, accumulate || at > 0);
-              if (at + 1 < blocks || !epilogue) continue;
-              Epilogue e = *epilogue;
-              if (e.bias) e.bias += j;
-              if (e.residual) e.residual += i * e.residual_stride + j;
-              if (e.pre) e.pre += i * e.pre_stride + j;
-              t.gemm_epilogue(height, length, out, c_row, &e);
             }
           },
           worth);
     }
-  }
-  return status.load();
+  return EVERGRAD_OK;
 }
 
 }  // namespace evergrad

@@ -73,20 +73,36 @@ int default_num_threads() noexcept {
   return n;
 }
 
-void run_tasks(i64 tasks, void (*task)(void*, i64), void* context) noexcept {
-  const int limit = evergrad_get_num_threads();
-  const i64 threads = tasks < limit ? tasks : limit;
-  if (threads <= 1 || omp_in_parallel()) {
-    for (i64 i = 0; i < tasks; ++i) task(context, i);
+// Each worker has a stretch of the tasks to itself, the same one every time: what it wrote in one
+// op it finds in its own cache in the next. Whoever is done helps the others, since causal
+// attention, the edges of a matrix and busy cores are uneven.
+void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context) noexcept {
+  struct alignas(128) Stretch {
+    std::atomic<i64> next;
+    i64 end;
+  };
+  const i64 threads = evergrad_get_num_threads();
+  const i64 limit = threads < most_workers ? threads : most_workers;
+  const i64 workers = tasks < limit ? tasks : limit;
+  if (workers <= 1 || omp_in_parallel()) {
+    for (i64 i = 0; i < tasks; ++i) task(context, i, 0);
     return;
   }
-  // Tasks are handed out as threads come free: causal attention and the edges of a matrix are
-  // uneven.
-  std::atomic<i64> next{0};
-#pragma omp parallel num_threads(static_cast <int>(threads))
-  for (i64 i = next.fetch_add(1, std::memory_order_relaxed); i < tasks;
-       i = next.fetch_add(1, std::memory_order_relaxed))
-    task(context, i);
+  Stretch stretches[most_workers];
+  for (i64 w = 0; w < workers; ++w) {
+    stretches[w].next.store(w * tasks / workers, std::memory_order_relaxed);
+    stretches[w].end = (w + 1) * tasks / workers;
+  }
+#pragma omp parallel num_threads(static_cast <int>(workers))
+  {
+    const int worker = omp_get_thread_num();
+    for (i64 w = 0; w < workers; ++w) {
+      Stretch& stretch = stretches[(worker + w) % workers];
+      for (i64 i = stretch.next.fetch_add(1, std::memory_order_relaxed); i < stretch.end;
+           i = stretch.next.fetch_add(1, std::memory_order_relaxed))
+        task(context, i, worker);
+    }
+  }
 }
 
 }  // namespace evergrad

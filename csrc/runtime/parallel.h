@@ -10,9 +10,13 @@
 
 namespace evergrad {
 
-// Runs task(context, i) once for each i in [0, tasks), in any order. Serial inside another parallel
-// loop, and in a forked child (OpenMP's threads do not survive a fork).
-void run_tasks(i64 tasks, void (*task)(void*, i64), void* context) noexcept;
+constexpr i64 most_workers = 256;
+
+// Runs task(context, i, worker) once for each i in [0, tasks), in any order; no two tasks run at
+// once under one number of worker, which is below evergrad_get_num_threads() and most_workers.
+// Serial inside another parallel loop, and in a forked child (OpenMP's threads do not survive a
+// fork).
+void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context) noexcept;
 
 bool is_forked_child() noexcept;
 
@@ -20,16 +24,22 @@ bool is_forked_child() noexcept;
 // measured against.
 int default_num_threads() noexcept;
 
-// Without `worth` the loop is serial: waking a thread costs more than a tiny loop brings.
+// f(i) or f(i, worker). Without `worth` the loop is serial: waking a thread costs more than a tiny
+// loop brings.
 template <class F>
 void parallel_for(i64 tasks, F&& f, bool worth = true) noexcept {
+  using Function = std::remove_reference_t<F>;
+  const auto task = [](void* context, i64 i, int worker) {
+    if constexpr (std::is_invocable_v<Function, i64, int>)
+      (*static_cast<Function*>(context))(i, worker);
+    else
+      (*static_cast<Function*>(context))(i);
+  };
   if (tasks == 1 || !worth) {
-    for (i64 i = 0; i < tasks; ++i) f(i);
+    for (i64 i = 0; i < tasks; ++i) task(&f, i, 0);
     return;
   }
-  using Function = std::remove_reference_t<F>;
-  run_tasks(
-      tasks, [](void* context, i64 i) { (*static_cast<Function*>(context))(i); }, &f);
+  run_tasks(tasks, task, &f);
 }
 
 // f(begin, end) over [0, n) in fixed pieces of `grain`.

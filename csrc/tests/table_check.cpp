@@ -131,7 +131,8 @@ void check_gemm(i64 m, i64 n, i64 k, bool accumulate) {
             Buffer a_packed(m_padded * k), b_packed(n_padded * k);
             t.gemm_pack_a(m, k, a.data(), k, 1, a_packed.data());
             t.gemm_pack_b(n, k, b.data(), 1, n, b_packed.data());
-            t.gemm_tile(m, n, k, a_packed.data(), b_packed.data(), c.data(), c_stride, accumulate);
+            t.gemm_tile(m, n, k, a_packed.data(), b_packed.data(), c.data(), c_stride, accumulate,
+                        a_packed.data(), 0);
             return outputs(c);
           });
 }
