@@ -31,6 +31,10 @@ constexpr i64 repack_floats = 1 << 14;
 // With so many own lanes each, workers pack the shared side for themselves: 1-2 % more work, but
 // where cores do not share an L3 a line that another core packed takes 150 ns to come over.
 constexpr i64 lanes_alone = 192;
+// Workers that write left and right parts of the same rows meet at a seam, row by row: prefetchers
+// run past it and take lines from the other core. One row of seam costs as much as packing this
+// many.
+constexpr i64 floats_per_seam = 1300;
 
 i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
 i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
@@ -71,13 +75,15 @@ constexpr i64 floats_per_piece = 1 << 15;
 bool skinny(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row,
             bool accumulate, const Epilogue* epilogue) {
   if (k == 0) return false;
+  const i64 threads = evergrad_get_num_threads();
   const bool dots = a.col == 1 && b.row == 1, sweeps = b.col == 1;
   const bool few_rows = m <= n && (dots ? m <= few : sweeps && m <= few_sweep);
   const bool few_cols = n < m && dots && n <= few;
   if (!few_rows && !few_cols) return false;
   const i64 length = few_rows ? n : m;
-  const i64 unit = 64;  // whole cache lines of C
-  const i64 piece = max_of(unit, floats_per_piece / k / unit * unit);
+  // Dots: pieces of rows. Sweeps: columns as long as can be, since rows of B are read in order.
+  const i64 line = 16, sweep = parts_of(length, threads * line) * line;
+  const i64 piece = dots ? max_of(line, floats_per_piece / k / line * line) : min_of(sweep, 4096);
   parallel_ranges(length, piece, [&](i64 begin, i64 end) {
     const i64 i = few_rows ? 0 : begin, j = few_rows ? begin : 0;
     const i64 height = few_rows ? m : end - begin, width = few_rows ? end - begin : n;
@@ -103,7 +109,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   if (skinny(t, m, n, k, a, b, c, c_row, accumulate, epilogue)) return EVERGRAD_OK;
   const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col};
   const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row};
-  const bool rows_shared = m <= n;
+  const bool rows_shared = m < n && (n - m) * k > floats_per_seam * m;
   const Side &shared = rows_shared ? rows : cols, &own = rows_shared ? cols : rows;
   const bool worth =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >=
