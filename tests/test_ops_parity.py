@@ -57,8 +57,12 @@ def test_readonly_and_32_bit_inputs(op: Any, backend: str) -> None:
 @each_op(lambda op: op.strided)
 @each_backend
 def test_strided_inputs(op: Any, layout: str, backend: str) -> None:
-    """Outer strides cost no copy and change no bit."""
-    problem = plain(op)
+    """Outer strides cost no copy and change no bit.
+
+    The swapped axes of a matrix are its inner ones: another kernel may read it then, in another
+    order of sums, within the error budget.
+    """
+    problem, dout, exact, naive = exact_and_naive(Case(op, op.tests[0]))
 
     def strided(value: np.ndarray) -> np.ndarray:
         if layout == "slices":  # every axis but the last is cut out of something larger
@@ -73,9 +77,12 @@ def test_strided_inputs(op: Any, layout: str, backend: str) -> None:
     variant = problem.with_args(
         **{name: strided(problem.args[name]) for name in op.strided if name in problem.args}
     )
-    dout = problem.cotangent(np.random.default_rng(SEED), problem.forward())
+    arrays = [variant.args[name] for name in op.strided if name in variant.args]
     with using(backend):
-        assert_same_bits(run(variant, dout), run(problem, dout))
+        got = run(variant, dout)
+        assert_within_budget(op, got, exact, naive)
+        if all(x is None or x.strides[-1] == x.itemsize for x in arrays):
+            assert_same_bits(got, run(problem, dout))
 
 
 def test_the_machine_has_what_it_is_tested_for() -> None:
