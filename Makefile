@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 OUT ?= demo-run
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp')
 
-.PHONY: help demo test lint stubs bench sanitize clean
+.PHONY: help demo test lint stubs bench results sanitize clean
 
 help:
 	@echo "make demo       build, train a small GPT, adapt it, show what was gained and forgotten"
 	@echo "make test       build, run every test on every backend and ISA of this machine"
 	@echo "make lint       ruff, mypy, import contracts, the generated stub"
 	@echo "make bench      every op against its limits, NumPy, Numba and PyTorch"
+	@echo "make results    benchmarks/RESULTS.md: the same and whole training steps, 15 minutes alone"
 	@echo "make sanitize   the native tests under address and undefined-behaviour sanitizers"
 	@echo "make clean      remove environments and builds"
 
@@ -50,7 +51,11 @@ stubs: $(VENV)/.dev
 	$(BIN)/python tests/stub.py --write
 
 bench: $(VENV)/.test
-	$(BIN)/evergrad bench --plot benchmark.png
+	$(BIN)/evergrad bench --roofline roofline.png
+
+# Alone on the machine: whatever else runs takes cores from whoever has the turn.
+results: $(VENV)/.test
+	$(BIN)/evergrad bench all --report benchmarks
 
 # The drivers alone, then the whole native module under Python with the sanitizers' runtimes loaded first.
 sanitize: $(VENV)/.test

@@ -45,4 +45,4 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
         ours, *others = installed()
         others = [peer for peer in PEERS if peer in others]
         title = report.headline(ours, results[0].limits, evergrad.get_num_threads())
-        Console(width=150).print(report.table(results, title, others))
+        Console(width=165).print(report.op_table(results, title, others).rich())

@@ -15,7 +15,7 @@ from evergrad.bench import cases
 from evergrad.bench.measure import FULL, Effort, Limits, turn
 from evergrad.bench.op import Case
 from evergrad.bench.peers import call_of, can_compute, installed
-from evergrad.bench.run import Result, Timing, cost, directions
+from evergrad.bench.run import Result, Timing, directions, result_of
 from evergrad.bench.worker import Worker
 
 CALLS = [(case, backward) for case in cases.benched() for backward in directions(case)]
@@ -52,6 +52,6 @@ def test_op(
     benchmark.pedantic(call, setup=others_have_their_turn, rounds=rounds, iterations=1)
     timings = {ours: Timing(benchmark.stats.stats.median, benchmark.stats.stats.min)}
     timings |= {name: Timing.of(np.array(samples)) for name, samples in times.items()}
-    result = Result(case.op.label, case.shape, backward, *cost(case, backward), limits, timings)
+    result = result_of(case, backward, limits, timings)
     benchmark.extra_info.update(result.as_dict())
     results.append(result)

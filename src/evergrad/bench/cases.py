@@ -68,6 +68,25 @@ def draw_matmul(
     )
 
 
+# (m, k, n) of what models of the sizes that are trained here multiply.
+PRODUCTS = [
+    (256, 768, 768), (256, 768, 2304), (256, 768, 3072), (256, 3072, 768), (256, 768, 50257),
+    (1024, 1024, 1024), (2048, 2048, 2048), (64, 128, 128), (512, 384, 1536), (1, 576, 1536),
+    (32, 384, 384), (1024, 64, 1024),
+]  # fmt: skip
+
+
+def products_of_linear() -> list[dict[str, Any]]:
+    """The three products of ``out = x weight^T`` at each of `PRODUCTS`, as they lie in memory."""
+    found = []
+    for m, k, n in PRODUCTS:
+        found.append(dict(m=m, k=k, n=n, transposed=(False, True)))  # out = x weight^T
+        if (m, n, k) not in PRODUCTS:
+            found.append(dict(m=m, k=n, n=k))  # dx = dout weight
+        found.append(dict(m=n, k=m, n=k, transposed=(True, False)))  # dweight = dout^T x
+    return found
+
+
 MATMUL = Op(
     name="matmul",
     draw=draw_matmul,
@@ -89,13 +108,8 @@ MATMUL = Op(
         dict(m=5, k=7, n=9, batch=(0,)),
     ],
     large=dict(m=390, k=530, n=410),
-    bench=[
-        dict(m=m, k=k, n=n)
-        for m, k, n in [
-            (256, 768, 768), (1024, 1024, 1024), (256, 768, 2304), (256, 3072, 768),
-            (1, 576, 1536), (64, 128, 128),
-        ]
-    ],
+    bench=[dict(m=m, k=k, n=n) for m, k, n in PRODUCTS],
+    bench_forward=products_of_linear(),
     flops=lambda c: 2 * c.out.size * c.a.shape[-1],
     grads=dict(a="da", b="db"),
     torch=lambda F, t: partial(_torch().matmul, t.a, t.b),
@@ -165,6 +179,8 @@ LINEAR = Op(
     ],
     large=dict(rows=(390,), inputs=210, outputs=530, activation="gelu_tanh", residual=True),
     bench=[
+        dict(rows=(1024,), inputs=768, outputs=3072, activation="gelu_tanh"),
+        dict(rows=(1024,), inputs=768, outputs=3072, activation="gelu"),
         dict(rows=(256,), inputs=768, outputs=3072, activation="gelu_tanh"),
         dict(rows=(256,), inputs=3072, outputs=768, residual=True),
         dict(rows=(512,), inputs=384, outputs=1536),
@@ -195,7 +211,7 @@ SOFTMAX = Op(
         dict(shape=(5, 0)),
     ],
     large=dict(shape=(700, 301)),
-    bench=[dict(shape=(24576, 256)), dict(shape=(256, 8192))],
+    bench=[dict(shape=(24576, 256)), dict(shape=(256, 8192)), dict(shape=(8,))],
     flops=lambda c: c.x.size * (EXP + 4),
     backward_flops=4 / (EXP + 4),
     grads=dict(x="dx"),
@@ -327,9 +343,12 @@ ATTENTION = Op(
     bench=[
         dict(batch=8, tokens=(256, 256), heads=(6, 6), head_dim=64, is_causal=True),
         dict(batch=4, tokens=(64, 64), heads=(12, 12), head_dim=64, is_causal=True),
-        dict(batch=1, tokens=(1024, 1024), heads=(12, 12), head_dim=64, is_causal=True),
-        dict(batch=4, tokens=(256, 256), heads=(12, 12), head_dim=64),
+        dict(batch=2, tokens=(1024, 1024), heads=(12, 12), head_dim=64, is_causal=True),
+        dict(batch=1, tokens=(4096, 4096), heads=(8, 8), head_dim=64, is_causal=True),
         dict(batch=16, tokens=(128, 128), heads=(12, 12), head_dim=32, is_causal=True),
+        dict(batch=8, tokens=(256, 256), heads=(6, 6), head_dim=64),
+        dict(batch=2, tokens=(1024, 1024), heads=(12, 12), head_dim=64),
+        dict(batch=16, tokens=(128, 128), heads=(12, 12), head_dim=32),
     ],
     flops=attention_flops,
     backward_flops=2.5,
@@ -765,7 +784,7 @@ ADAM = Op(
         dict(n=67, step=10000, eps=1e-3, beta1=0.8, beta2=0.95),
     ],
     large=dict(n=300001, weight_decay=0.1),
-    bench=[dict(n=2**24, weight_decay=0.1)],
+    bench=[dict(n=2**24, weight_decay=0.1), dict(n=124_439_808, weight_decay=0.1)],  # of GPT-2
     flops=lambda c: 16 * c.param.size,
     bytes=lambda c: 7 * c.param.nbytes,
     returns=(),
@@ -864,7 +883,7 @@ def tested() -> Iterator[Case]:
 def benched(quick: bool = False) -> Iterator[Case]:
     """Every case that benchmarks measure; one for each op when `quick`."""
     for op in OPS:
-        for dims in op.bench[: 1 if quick else None]:
+        for dims in op.bench[:1] if quick else (*op.bench, *op.bench_forward):
             yield Case(op, dims)
 
 

@@ -6,8 +6,9 @@ are measured in the same run, and to peers, which take turns with the call under
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,15 +42,60 @@ def measure_limits(seconds: float = 0.3) -> Limits:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: rounds of turns, and in each turn seconds to settle and to count."""
+    """How long to measure: rounds of turns, and in each turn seconds to settle and to count.
+
+    Who takes more than `patience` seconds in all is not called again.
+    """
 
     rounds: int
     settle: float
     seconds: float
+    patience: float = 4.0
 
 
 FULL = Effort(rounds=5, settle=0.03, seconds=0.03)
 QUICK = Effort(rounds=2, settle=0.02, seconds=0.01)
+
+
+@dataclass(frozen=True)
+class StepEffort:
+    """How long to measure steps, which take from milliseconds to seconds: rounds of turns, and in
+    each turn one step to settle, then so many and so many seconds' worth for each number of
+    threads."""
+
+    rounds: int
+    most_threads: int
+    one_thread: int
+    seconds: float
+
+
+FULL_STEPS = StepEffort(rounds=5, most_threads=2, one_thread=1, seconds=0.4)
+QUICK_STEPS = StepEffort(rounds=2, most_threads=2, one_thread=1, seconds=0.1)
+
+
+def step_turn(
+    step: Callable[[], float], threads: Sequence[Callable[[], None]], effort: StepEffort
+) -> tuple[list[float], list[list[float]]]:
+    """What every step gave, and the times for each number of threads, which `threads` set.
+
+    The first number of threads is that of the comparison; the first step settles, as in `turn`.
+    """
+    clock = time.perf_counter
+    given: list[float] = []
+    times: list[list[float]] = []
+    for index, change in enumerate(threads):
+        change()
+        if index == 0:
+            given.append(step())
+        least = effort.one_thread if index else effort.most_threads
+        taken: list[float] = []
+        while len(taken) < least or sum(taken) < effort.seconds:
+            start = clock()
+            given.append(step())
+            taken.append(clock() - start)
+        times.append(taken)
+    threads[0]()
+    return given, times
 
 
 def turn(call: Callable[[], object], effort: Effort) -> list[float]:
@@ -78,13 +124,22 @@ def turn(call: Callable[[], object], effort: Effort) -> list[float]:
 
 
 def take_turns(
-    contestants: Mapping[str, Callable[[], list[float]]], rounds: int
+    contestants: Mapping[str, Callable[[], list[float]]],
+    rounds: int,
+    patience: float = math.inf,
 ) -> dict[str, np.ndarray]:
-    """Times of each contestant, A B C, B C A, ...: no one always follows the same other one."""
+    """Times of each contestant, A B C, B C A, ...: no one always follows the same other one.
+
+    Who has used up `patience` seconds has no further turn.
+    """
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    used = dict.fromkeys(contestants, 0.0)
     names = list(contestants)
     for _ in range(rounds):
         for name in names:
-            times[name] += contestants[name]()
+            if used[name] < patience:
+                start = time.perf_counter()
+                times[name] += contestants[name]()
+                used[name] += time.perf_counter() - start
         names = names[1:] + names[:1]
     return {name: np.array(samples) for name, samples in times.items()}

@@ -45,6 +45,8 @@ class Op:
         Dimensions large enough to be split over several threads.
     bench
         Dimensions to measure; the first is the one that ``--quick`` keeps.
+    bench_forward
+        Further ones, of which forward alone is measured.
     flops
         Floating-point operations of forward, counted on the arguments and outputs by name.
     backward_flops
@@ -88,6 +90,7 @@ class Op:
     large: dict[str, Any]
     bench: Sequence[dict[str, Any]]
     flops: Callable[[Any], float]
+    bench_forward: Sequence[dict[str, Any]] = ()
     backward_flops: float = 2.0
     bytes: Callable[[Any], float] | None = None
     returns: tuple[str, ...] = ("out",)

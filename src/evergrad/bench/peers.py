@@ -12,10 +12,15 @@ import numpy as np
 
 import evergrad
 from evergrad.bench.op import Problem, call_backward, call_forward
+from evergrad.bench.steps import Step
 
 #: Name of a contestant to the backend that stands for it; PyTorch is none of ours.
 BACKENDS = {"native": "native", "numba": "numba", "numpy": "reference"}
 PEERS = ("torch", "numba", "numpy")
+#: Those that are not made of our kernels: what the best of them needs is what we are held against.
+OTHERS = ("torch", "numpy")
+#: Those that a whole step is written for.
+STEP_PEERS = ("torch",)
 
 
 def installed() -> list[str]:
@@ -36,6 +41,19 @@ def call_of(name: str, problem: Problem, backward: bool) -> Callable[[], Any]:
     if name == "torch":
         return torch_call(problem, dout)
     return call_backward(problem, outputs, dout) if backward else call_forward(problem)
+
+
+def step_of(name: str, step: Step) -> Callable[[], float]:
+    return step.torch_step() if name == "torch" else step.evergrad_step()
+
+
+def set_threads(name: str, count: int) -> None:
+    if name == "torch":
+        import torch
+
+        torch.set_num_threads(count)
+    else:
+        evergrad.set_num_threads(count)
 
 
 def torch_arguments(problem: Problem) -> SimpleNamespace:

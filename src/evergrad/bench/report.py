@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 import evergrad
+from evergrad.bench.bars import Measured, bars, geometric_mean
 from evergrad.bench.measure import Limits
 from evergrad.bench.run import Result
+from evergrad.bench.run_steps import COMPARED, StepResult
 
 
 def seconds(value: float) -> str:
@@ -32,6 +37,13 @@ def times(ratio: float | None) -> str:
     return f"[red]{text}[/red]" if ratio < 1 else text
 
 
+def size(count: float) -> str:
+    """Bytes in three digits and a unit."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.0f} MB"
+
+
 def headline(ours: str, limits: Limits | None, threads: int) -> str:
     isa = evergrad.show_config()["isa"]
     text = f"{ours}{f' ({isa})' if isa else ''}, {threads} thread{'s' * (threads > 1)}"
@@ -40,36 +52,166 @@ def headline(ours: str, limits: Limits | None, threads: int) -> str:
     return f"{text}; limits {limits.flops / 1e9:.0f} GFLOP/s and {limits.bandwidth / 1e9:.0f} GB/s"
 
 
-def table(results: Sequence[Result], title: str, peers: Sequence[str]) -> Table:
-    """One row a call: our time, how near the limit, and how many times faster than each peer."""
-    grid = Table(title=title, title_justify="left", caption_justify="left", header_style="bold")
-    grid.caption = (
-        "of limit: least time by arithmetic or memory traffic / median time. "
-        "vs: the peer's median / ours; above 1 we are faster."
-    )
-    grid.add_column("op", overflow="fold")
-    grid.add_column("case", overflow="fold")
-    for column in ("median", "min", "of limit"):
-        grid.add_column(column, justify="right", no_wrap=True)
-    grid.add_column("bound")
-    for peer in peers:
-        grid.add_column(f"vs {peer}", justify="right", no_wrap=True)
-    previous = None
-    for result in results:
-        if previous not in (None, result.op):
+@dataclass
+class Grid:
+    """A table for the terminal and for a Markdown page: cells as text with rich's markup."""
+
+    title: str
+    columns: Sequence[str]
+    note: str = ""
+    words: int = 1  # so many columns hold words, the others numbers
+    sections: list[list[list[str]]] = field(default_factory=list)
+
+    def rich(self) -> Table:
+        grid = Table(
+            title=self.title, title_justify="left", caption=self.note, caption_justify="left",
+            header_style="bold",
+        )  # fmt: skip
+        for index, column in enumerate(self.columns):
+            if index < self.words:
+                grid.add_column(column, overflow="fold")
+            else:
+                grid.add_column(column, justify="right", no_wrap=True)
+        for rows in self.sections:
+            for row in rows:
+                grid.add_row(*row)
             grid.add_section()
-        previous = result.op
-        timing = result.timings[result.ours]
-        grid.add_row(
-            result.name,
-            result.case,
-            seconds(timing.median),
-            seconds(timing.minimum),
-            percent(result.share(result.ours)),
-            result.bound or "",
-            *(times(result.speedup(peer)) for peer in peers),
-        )
+        return grid
+
+    def markdown(self) -> str:
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(_without_markup(cell) for cell in cells) + " |"
+
+        rule = ["---" if i < self.words else "---:" for i in range(len(self.columns))]
+        rows = [row for section in self.sections for row in section]
+        table = "\n".join(map(line, (self.columns, rule, *rows)))
+        return f"{table}\n\n{self.note}\n" if self.note else f"{table}\n"
+
+
+def _without_markup(cell: str) -> str:
+    return re.sub(r"\[(red|bold)\](.*?)\[/\1\]", r"**\2**", cell).strip()
+
+
+def op_table(results: Sequence[Result], title: str, peers: Sequence[str]) -> Grid:
+    """One row a call: our time, how near the limit, and how many times faster than each peer."""
+    grid = Grid(
+        title,
+        [
+            "op",
+            "case",
+            "bound",
+            "median",
+            "min",
+            "of limit",
+            *(f"vs {p}" for p in peers),
+            "vs best",
+        ],
+        "of limit: least time by arithmetic or memory traffic / median time. vs: the peer's median"
+        " / ours; above 1 we are faster. best: the faster one of PyTorch and NumPy.",
+        words=3,
+    )
+    for _, group in itertools.groupby(results, key=lambda r: r.op):
+        rows = []
+        for result in group:
+            timing = result.timings[result.ours]
+            rows.append([
+                result.name,
+                result.case,
+                result.bound or "",
+                seconds(timing.median),
+                seconds(timing.minimum),
+                percent(result.share(result.ours)),
+                *(times(result.speedup(peer)) for peer in peers),
+                times(result.best),
+            ])  # fmt: skip
+        grid.sections.append(rows)
     return grid
+
+
+def family_table(results: Sequence[Result]) -> Grid:
+    """The geometric mean and the worst of a family's ratios to the best peer."""
+    grid = Grid(
+        "Against the best peer, by family",
+        ["family", "worst call", "calls", "geometric mean", "worst"],
+        words=2,
+    )
+    families = dict.fromkeys(r.family for r in results)
+    rows = []
+    for family in families:
+        calls = [(r.best, r) for r in results if r.family == family and r.best is not None]
+        if not calls:
+            continue
+        worst, call = min(calls, key=lambda pair: pair[0])
+        mean = geometric_mean([ratio for ratio, _ in calls])
+        rows.append([
+            family, f"{call.name} {call.case}", str(len(calls)), times(mean), times(worst)
+        ])  # fmt: skip
+    grid.sections.append(rows)
+    return grid
+
+
+def step_table(results: Sequence[StepResult], title: str) -> Grid:
+    """A row for each contestant of each step."""
+    grid = Grid(
+        title,
+        [
+            "step", "contestant", "median", "vs torch", "MFU", "1 to all threads",
+            "peak memory", "of torch", "without imports", "of torch", "difference",
+        ],
+        "MFU: useful operations (the causal half once, nothing twice) at the peak of multiply-adds"
+        " / median time. Peak memory: of the process, a fresh one for each step; then less what it"
+        " held after imports and a step on next to nothing. difference: the largest relative one"
+        f" between our losses and PyTorch's over the first {COMPARED} steps.",
+        words=2,
+    )  # fmt: skip
+    for result in results:
+        rows = []
+        for name, course in result.courses.items():
+            is_ours = name == result.ours
+            whole, own = (is_ours and result.memory("torch")) or (None, None)
+            difference = result.difference("torch") if is_ours else None
+            rows.append([
+                f"{result.name}: {result.shape}" if is_ours else "",
+                name,
+                seconds(course.timing.median),
+                times(result.speedup("torch") if is_ours else None),
+                percent(result.mfu(name)),
+                f"{course.scaling:.2f}x" if course.scaling else "",
+                size(course.peak_bytes),
+                f"{whole:.2f}x" if whole else "",
+                size(course.own_bytes),
+                f"{own:.2f}x" if own else "",
+                f"{difference[0]:.0e}" if difference else "",
+            ])  # fmt: skip
+        grid.sections.append(rows)
+    return grid
+
+
+def bar_table(measured: Measured) -> Grid:
+    """What must hold, and whether it does."""
+    grid = Grid(
+        "What must hold",
+        ["what", "", "measured", "bar", "aim"],
+        "Times over the best peer's, medians of one run.",
+        words=2,
+    )
+    rows = []
+    for bar in bars():
+        value, holds = bar.value(measured), bar.holds(measured)
+        verdict = {None: "not measured", True: "holds", False: "[red]falls short[/red]"}[holds]
+        rows.append([
+            bar.what,
+            verdict,
+            "" if value is None else _figure(value, bar.unit),
+            ("at most " if bar.at_most else "") + _figure(bar.bar, bar.unit),
+            "" if bar.aim is None else _figure(bar.aim, bar.unit),
+        ])  # fmt: skip
+    grid.sections.append(rows)
+    return grid
+
+
+def _figure(value: float, unit: str) -> str:
+    return f"{value:.2f}{unit}" if 0.01 <= abs(value) < 100 else f"{value:.1e}{unit}"
 
 
 # Ours first and boldest; peers by colour and by shape, for those who see no colours.

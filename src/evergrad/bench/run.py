@@ -11,7 +11,7 @@ import numpy as np
 
 from evergrad.bench.measure import FULL, Effort, Limits, take_turns
 from evergrad.bench.op import Case
-from evergrad.bench.peers import can_compute
+from evergrad.bench.peers import OTHERS, can_compute
 from evergrad.bench.worker import Worker
 
 
@@ -31,8 +31,10 @@ class Timing:
 class Result:
     """One call, forward or backward, in every contestant that has it; the first one is ours."""
 
+    family: str
     op: str
     case: str
+    dims: Mapping[str, Any]
     backward: bool
     flops: float
     bytes: float
@@ -67,6 +69,12 @@ class Result:
             return None
         return self.timings[peer].median / self.timings[self.ours].median
 
+    @property
+    def best(self) -> float | None:
+        """How many times faster than the fastest of the others we are."""
+        ratios = [ratio for peer in OTHERS if (ratio := self.speedup(peer)) is not None]
+        return min(ratios, default=None)
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "op": self.name,
@@ -77,22 +85,26 @@ class Result:
             "seconds": {n: {"median": t.median, "min": t.minimum} for n, t in self.timings.items()},
             "share_of_limit": {n: self.share(n) for n in self.timings},
             "speedup": {n: self.speedup(n) for n in self.timings if n != self.ours},
+            "speedup_over_best": self.best,
         }
 
 
 def directions(case: Case) -> tuple[bool, ...]:
-    """Forward, and backward where the op has one."""
-    return (False, True) if case.op.grads else (False,)
+    """Forward, and backward where the op has one and the case asks for it."""
+    both = case.op.grads and case.dims not in case.op.bench_forward
+    return (False, True) if both else (False,)
 
 
-def cost(case: Case, backward: bool) -> tuple[float, float]:
+def cost(case: Case, backward: bool) -> dict[str, float]:
     """Floating-point operations and bytes that the call needs at least."""
     problem = case.problem()
     outputs = problem.forward()
     if not backward:
-        return problem.flops(outputs), problem.forward_bytes(outputs)
-    dout = problem.cotangent(np.random.default_rng(0), outputs)
-    return problem.flops(outputs, backward=True), problem.backward_bytes(outputs, dout)
+        moved = problem.forward_bytes(outputs)
+    else:
+        dout = problem.cotangent(np.random.default_rng(0), outputs)
+        moved = problem.backward_bytes(outputs, dout)
+    return {"flops": problem.flops(outputs, backward), "bytes": moved}
 
 
 def measure(
@@ -103,13 +115,28 @@ def measure(
     effort: Effort = FULL,
 ) -> Result:
     """Time one call in each contestant's process, in turns."""
-    flops, moved = cost(case, backward)
     problem = case.problem()
     turns = {
         name: partial(worker.turn, case, backward, effort)
         for name, worker in contestants.items()
         if can_compute(name, problem)
     }
-    times = take_turns(turns, effort.rounds)
+    times = take_turns(turns, effort.rounds, effort.patience)
     timings = {name: Timing.of(samples) for name, samples in times.items()}
-    return Result(case.op.label, case.shape, backward, flops, moved, limits, timings)
+    return result_of(case, backward, limits, timings)
+
+
+def result_of(
+    case: Case, backward: bool, limits: Limits | None, timings: Mapping[str, Timing]
+) -> Result:
+    """Times with what they are times of."""
+    return Result(
+        family=case.op.family,
+        op=case.op.label,
+        case=case.shape,
+        dims=case.dims,
+        backward=backward,
+        **cost(case, backward),
+        limits=limits,
+        timings=timings,
+    )

@@ -21,10 +21,12 @@ from dataclasses import asdict
 from typing import Any
 
 import evergrad
-from evergrad.bench import cases
-from evergrad.bench.measure import Effort, Limits, measure_limits, turn
+from evergrad.bench import cases, machine
+from evergrad.bench.measure import Effort, Limits, StepEffort, measure_limits, step_turn, turn
 from evergrad.bench.op import Case
-from evergrad.bench.peers import BACKENDS, call_of
+from evergrad.bench.peers import BACKENDS, call_of, set_threads, step_of
+from evergrad.bench.steps import STEPS, Step
+from evergrad.bench.training import NOTHING
 
 # What decides the number of threads in us, in OpenMP, in OpenBLAS, in MKL and in Numba.
 VARIABLES = (
@@ -52,12 +54,13 @@ class Worker:
             env={**environment, **dict.fromkeys(VARIABLES, str(threads))},
         )
 
-    def ask(self, **request: Any) -> Any:
+    def ask(self, request: str, **arguments: Any) -> Any:
+        """What the method of `Contestant` of this name answers."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.send_signal(signal.SIGCONT)
         try:
-            print(json.dumps(request), file=self.process.stdin, flush=True)
+            print(json.dumps([request, arguments]), file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError) as error:
             raise RuntimeError(f"the {self.name} process ended early (see above)") from error
@@ -65,10 +68,28 @@ class Worker:
             self.process.send_signal(signal.SIGSTOP)
 
     def turn(self, case: Case, backward: bool, effort: Effort) -> list[float]:
-        return self.ask(case=case.id, backward=backward, effort=asdict(effort))
+        return self.ask("turn", case=case.id, backward=backward, effort=asdict(effort))
+
+    def step_turn(
+        self, step: Step, threads: Sequence[int], effort: StepEffort
+    ) -> tuple[list[float], list[list[float]]]:
+        """What every step gave, and the times for each number of threads."""
+        return self.ask("step_turn", step=step.name, threads=threads, effort=asdict(effort))
 
     def limits(self) -> Limits:
-        return Limits(**self.ask())
+        return Limits(**self.ask("limits"))
+
+    def peak_bytes(self) -> int:
+        """The most memory that the process has held so far."""
+        return self.ask("peak_bytes")
+
+    def peak_bytes_at_rest(self) -> int:
+        """The same when all is imported and has run once, on next to nothing."""
+        return self.ask("peak_bytes_at_rest")
+
+    def blas(self) -> str:
+        """Which matrix product NumPy calls there."""
+        return self.ask("blas")
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -86,24 +107,56 @@ def workers(names: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
         yield started
 
 
+class Contestant:
+    """The child's side. It holds one call at a time: the arrays of the one before go first."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cases = {case.id: case for case in cases.benched()}
+        self.current: tuple[Any, ...] = ()
+        self.call: Any = None
+        if name in BACKENDS:
+            evergrad.use_backend(BACKENDS[name])
+
+    def turn(self, case: str, backward: bool, effort: dict[str, Any]) -> list[float]:
+        if self.current != (case, backward):
+            self.call = None
+            self.call = call_of(self.name, self.cases[case].problem(), backward)
+            self.current = (case, backward)
+        return turn(self.call, Effort(**effort))
+
+    def step_turn(
+        self, step: str, threads: list[int], effort: dict[str, Any]
+    ) -> tuple[list[float], list[list[float]]]:
+        if self.current != (step,):
+            self.call = None
+            self.call = step_of(self.name, STEPS[step])
+            self.current = (step,)
+        change = [lambda n=n: set_threads(self.name, n) for n in threads]
+        return step_turn(self.call, change, StepEffort(**effort))
+
+    def limits(self) -> dict[str, Any]:
+        return asdict(measure_limits())
+
+    def blas(self) -> str:
+        return machine.blas()
+
+    def peak_bytes(self) -> int:
+        # Not ru_maxrss: a child's begins with that of its parent.
+        with open("/proc/self/status", encoding="ascii") as file:
+            line = next(line for line in file if line.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+
+    def peak_bytes_at_rest(self) -> int:
+        step_of(self.name, NOTHING)()
+        return self.peak_bytes()
+
+
 def main(name: str) -> None:
-    """The child's side. A request without a case asks for the limits."""
-    if name in BACKENDS:
-        evergrad.use_backend(BACKENDS[name])
-    known = {case.id: case for case in cases.benched()}
-    current, call = None, None
+    contestant = Contestant(name)
     for line in sys.stdin:
-        request = json.loads(line)
-        if not request:
-            answer: Any = asdict(measure_limits())
-        else:
-            wanted = (request["case"], request["backward"])
-            if wanted != current:
-                call = None  # the arrays of the case before, before new ones are drawn
-                current, call = wanted, call_of(name, known[wanted[0]].problem(), wanted[1])
-            assert call is not None
-            answer = turn(call, Effort(**request["effort"]))
-        print(json.dumps(answer), flush=True)
+        request, arguments = json.loads(line)
+        print(json.dumps(getattr(contestant, request)(**arguments)), flush=True)
 
 
 if __name__ == "__main__":

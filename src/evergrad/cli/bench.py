@@ -1,8 +1,10 @@
-"""``evergrad bench``: every kernel against the limits of this machine and against its peers."""
+"""``evergrad bench``: kernels and training steps against this machine's limits and peers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,23 +12,37 @@ import typer
 
 import evergrad
 from evergrad.bench import cases
-from evergrad.bench.measure import FULL, QUICK
+from evergrad.bench.bars import Measured
+from evergrad.bench.measure import FULL, FULL_STEPS, QUICK, QUICK_STEPS, Limits
 from evergrad.bench.op import Case
-from evergrad.bench.peers import PEERS, installed
-from evergrad.bench.run import directions, measure
+from evergrad.bench.peers import PEERS, STEP_PEERS, installed
+from evergrad.bench.run import Result, directions, measure
+from evergrad.bench.run_steps import StepResult, measure_step
+from evergrad.bench.steps import STEPS, Step
 from evergrad.bench.worker import workers
 
 from ._output import JsonOption, UserError, err, out, print_json
 from ._verb import verb
 
 #: Columns of the table where the output is not a terminal.
-WIDTH = 150
+WIDTH = 165
+#: The steps that ``--quick`` keeps.
+QUICK_NAMES = ("tiny", "feed-forward", "packed")
 EXAMPLES = (
-    "evergrad bench --quick",
-    "evergrad bench --ops matmul,attention --against torch",
-    "evergrad bench --threads 1 --plot bench.png",
-    "evergrad bench --quick --json",
+    "evergrad bench --quick                            a table of every op in a minute",
+    "evergrad bench --ops matmul,attention --against torch --roofline roofline.png",
+    "evergrad bench steps --steps tiny,char --threads 1",
+    "evergrad bench all --report benchmarks            the results page, in a quarter of an hour",
+    "evergrad bench all --quick --json > bench.json",
 )
+
+
+class What(str, Enum):
+    """What to measure."""
+
+    ops = "ops"
+    steps = "steps"
+    all = "all"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,79 +51,182 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
+    what: Annotated[
+        What,
+        typer.Argument(
+            help="ops: every kernel by itself. steps: whole training steps, with memory, scaling"
+            " and losses. all: both.",
+            show_default=True,
+        ),
+    ] = What.ops,
     ops: Annotated[
         str | None, typer.Option("--ops", help="Only these ops, separated by commas.")
     ] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option("--steps", help=f"Only these steps, of {', '.join(STEPS)}."),
+    ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", help="Peers: torch, numba, numpy. By default those installed."),
+        typer.Option(
+            "--against",
+            help="Peers: torch (PyTorch), numpy (the formula, on OpenBLAS), numba (our other"
+            " backend). By default those installed. Steps have torch alone.",
+        ),
     ] = None,
     num_threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads, for everyone.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One case for each op, fewer rounds.")
+        bool,
+        typer.Option(
+            "--quick", help="One case for each op, the small steps, fewer rounds: a rough picture."
+        ),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Also draw the shares of the limit (PNG, SVG).")
+        Path | None,
+        typer.Option("--plot", help="Draw every contestant's share of the limit (PNG, SVG, PDF)."),
+    ] = None,
+    roofline: Annotated[
+        Path | None,
+        typer.Option(
+            "--roofline",
+            help="Draw our speed over arithmetic intensity, beneath the limits (PNG, SVG, PDF).",
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write RESULTS.md and roofline.png into this folder."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time every kernel, forward and backward, against this machine's limits and against peers.
+    """Time kernels and training steps against this machine's limits and against peers.
 
-    The limits (arithmetic peak, memory bandwidth) are measured first. Then all take turns, each in
-    a process of its own, on the same arguments with the same number of threads: read the ratios
-    rather than the times. What stays in cache between calls comes faster than memory allows, and
-    goes beyond 100 %.
+    Two limits are measured first: the peak of multiply-adds, and the bandwidth of reading memory.
+    The larger of arithmetic / peak and bytes / bandwidth is the least time a kernel can take, and
+    'of limit' says how near it comes. What stays in cache between calls comes faster than memory
+    allows, and goes beyond 100 %.
+
+    Then all take turns, each in a process of its own that is stopped while others have theirs, on
+    the same arguments with the same number of threads. Read the ratios rather than the times, and
+    run it on an idle machine: whatever else runs takes cores and cache from whoever has the turn.
     """
-    from rich.progress import track
-
-    from evergrad.bench import report
-
-    chosen = _chosen(ops, quick)
-    peers = _peers(against)
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise UserError(f"{plot}: expected a name that ends in .png, .svg or .pdf")
-    ours = installed()[0]
-    if plot is not None and ours != "native":
-        raise UserError("--plot needs the limits, which the native module measures")
+    with_ops, with_steps = what is not What.steps, what is not What.ops
+    if ops is not None and not with_ops:
+        raise typer.BadParameter("steps alone are measured here", param_hint="--ops")
+    if steps is not None and not with_steps:
+        raise typer.BadParameter(
+            "say what to measure first: evergrad bench steps", param_hint="--steps"
+        )
+    ours, peers = installed()[0], _peers(against)
+    _check_pictures(ours, with_ops, {"--plot": plot, "--roofline": roofline, "--report": folder})
+    known = list(cases.benched(quick))
+    wanted = _chosen(ops, "--ops", {case.op.name for case in known})
+    chosen = [case for case in known if case.op.name in wanted] if with_ops else []
+    names = _chosen(steps, "--steps", STEPS) if steps or not quick else QUICK_NAMES
+    chosen_steps = [STEPS[name] for name in names] if with_steps else []
     count = evergrad.get_num_threads() if num_threads is None else num_threads
-    calls = [(case, backward) for case in chosen for backward in directions(case)]
-    with workers([ours, *peers], count) as contestants:
-        limits = contestants[ours].limits() if ours == "native" else None
-        title = report.headline(ours, limits, count)
-        results = [
-            measure(case, backward, contestants, limits, QUICK if quick else FULL)
-            for case, backward in track(calls, title, console=err, transient=True)
-        ]
+
+    from evergrad.bench import machine, page, report
+    from evergrad.bench import roofline as roof
+
+    facts = machine.describe()  # before anything of ours makes the machine busy
+    limits, blas, results = _measure_ops(chosen, ours, peers, count, quick)
+    facts["numpy"] += f", {blas}" if blas else ""
+    title = report.headline(ours, limits, count)
+    step_results = _measure_steps(chosen_steps, ours, peers, count, limits, quick)
+    measured = Measured(results, {result.name: result for result in step_results})
+
     if as_json:
         print_json({
+            "machine": facts,
             "config": evergrad.show_config(),
             "threads": count,
             "limits": limits and {"flops": limits.flops, "bytes_per_second": limits.bandwidth},
             "results": [result.as_dict() for result in results],
+            "steps": [result.as_dict() for result in step_results],
         })  # fmt: skip
     else:
         if not out.is_terminal:  # a table squeezed into a pipe's 80 columns is unreadable
             out.width = max(out.width, WIDTH)
-        out.print(report.table(results, title, peers))
+        if results:
+            out.print(report.op_table(results, title, peers).rich())
+            out.print(report.family_table(results).rich())
+        if step_results:
+            out.print(report.step_table(step_results, title).rich())
     if plot is not None:
         report.plot(results, title, plot)
         err.print(f"wrote {plot}")
+    if roofline is not None:
+        roof.draw(results, title, roofline)
+        err.print(f"wrote {roofline}")
+    if folder is not None:
+        assert limits is not None
+        command = " ".join(["evergrad", *sys.argv[1:]])
+        for path in page.write(folder, measured, limits, facts, peers, command):
+            err.print(f"wrote {path}")
 
 
-def _chosen(ops: str | None, quick: bool) -> Sequence[Case]:
-    everything = list(cases.benched(quick))
-    if ops is None:
-        return everything
-    wanted = [name.strip() for name in ops.split(",")]
-    known = {case.op.name for case in everything}
+def _measure_ops(
+    chosen: Sequence[Case], ours: str, peers: list[str], count: int, quick: bool
+) -> tuple[Limits | None, str, list[Result]]:
+    """The limits, what NumPy multiplies with, and a result for each call."""
+    from rich.progress import track
+
+    calls = [(case, backward) for case in chosen for backward in directions(case)]
+    names = [ours, *peers] if calls else [ours]
+    with workers(names, count) as contestants:
+        limits = contestants[ours].limits() if ours == "native" else None
+        blas = contestants["numpy"].blas() if "numpy" in contestants else ""
+        effort = QUICK if quick else FULL
+        results = [
+            measure(case, backward, contestants, limits, effort)
+            for case, backward in track(calls, "ops", console=err, transient=True)
+        ]
+    return limits, blas, results
+
+
+def _measure_steps(
+    chosen: Sequence[Step],
+    ours: str,
+    peers: list[str],
+    count: int,
+    limits: Limits | None,
+    quick: bool,
+) -> list[StepResult]:
+    from rich.progress import track
+
+    names = [ours, *(peer for peer in peers if peer in STEP_PEERS)]
+    effort = QUICK_STEPS if quick else FULL_STEPS
+    return [
+        measure_step(step, names, count, limits, effort)
+        for step in track(chosen, "steps", console=err, transient=True)
+    ]
+
+
+def _check_pictures(ours: str, with_ops: bool, paths: dict[str, Path | None]) -> None:
+    """Before minutes of measuring rather than after them."""
+    for option, path in paths.items():
+        if path is None:
+            continue
+        if ours != "native":
+            raise UserError(f"{option} needs the limits, which the native module measures")
+        if not with_ops:
+            raise UserError(f"{option} shows ops: evergrad bench ops, or all")
+        if option != "--report" and path.suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise UserError(f"{path}: expected a name that ends in .png, .svg or .pdf")
+
+
+def _chosen(given: str | None, option: str, known: Collection[str]) -> list[str]:
+    if given is None:
+        return list(known)
+    wanted = [name.strip() for name in given.split(",") if name.strip()]
     for name in wanted:
         if name not in known:
             raise typer.BadParameter(
-                f"expected some of {', '.join(sorted(known))}, got {name!r}", param_hint="--ops"
+                f"expected some of {', '.join(sorted(known))}, got {name!r}", param_hint=option
             )
-    return [case for case in everything if case.op.name in wanted]
+    return wanted
 
 
 def _peers(against: str | None) -> list[str]:

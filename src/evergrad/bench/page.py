@@ -1,0 +1,62 @@
+"""The results page: one run, written down whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+from evergrad.bench import report, roofline
+from evergrad.bench.bars import Measured
+from evergrad.bench.measure import Limits
+from evergrad.bench.run import Result
+
+PAGE, PICTURE = "RESULTS.md", "roofline.png"
+
+
+def write(
+    folder: Path,
+    measured: Measured,
+    limits: Limits,
+    facts: Mapping[str, str],
+    peers: Sequence[str],
+    command: str,
+) -> list[Path]:
+    """Write the page and its picture into a folder; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page, picture = folder / PAGE, folder / PICTURE
+    threads = f"{limits.threads} thread{'s' * (limits.threads > 1)}"
+    roofline.draw(measured.ops, f"evergrad, {threads}, {facts['processor']}", picture)
+    facts = {
+        **facts,
+        "limits": f"{limits.flops / 1e9:.0f} Gflop/s, {limits.bandwidth / 1e9:.1f} GB/s"
+        f" with {threads}",
+    }
+    parts = [
+        "# Results",
+        f"Measured on {date.today()} by `{command}` in one run, which also wrote this page."
+        " [How](README.md).",
+        "\n".join(f"- {name}: {value}" for name, value in facts.items()),
+        "## What must hold",
+        report.bar_table(measured).markdown(),
+        "## Training steps",
+        report.step_table(list(measured.steps.values()), "").markdown(),
+        "## Ops, by family",
+        report.family_table(measured.ops).markdown(),
+        "## Roofline",
+        f"![What each op reaches beneath the limits of the machine]({PICTURE})",
+        "## Ops",
+        *_ops(measured.ops, peers),
+    ]
+    page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+    return [page, picture]
+
+
+def _ops(results: Sequence[Result], peers: Sequence[str]) -> list[str]:
+    parts: list[str] = []
+    for family in dict.fromkeys(r.family for r in results):
+        grid = report.op_table([r for r in results if r.family == family], "", peers)
+        if parts:
+            grid.note = ""  # once is enough
+        parts += [f"### {family}", grid.markdown()]
+    return parts

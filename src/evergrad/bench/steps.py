@@ -1,0 +1,40 @@
+"""The table of steps: whole training steps, and the larger pieces of one, against PyTorch.
+
+What an op at a time cannot show: what is left between the kernels, how much memory a step needs,
+and whether training goes the way that it goes in PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from evergrad.bench.pieces import FeedForward, PackedAttention
+from evergrad.bench.training import Training
+
+
+class Step(Protocol):
+    """Something to do again and again, on both sides from the same numbers."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> str: ...
+    @property
+    def flops(self) -> float: ...  # useful ones, of one call
+    def evergrad_step(self) -> Callable[[], float]: ...  # a call gives a number to compare
+    def torch_step(self) -> Callable[[], float]: ...
+
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Training("tiny", vocab=65, tokens=64, dim=128, heads=4, layers=4, batch_size=16),
+        Training("char", vocab=65, tokens=256, dim=384, heads=6, layers=6, batch_size=16),
+        Training("mid", vocab=8192, tokens=256, dim=512, heads=8, layers=8, batch_size=8),
+        Training("gpt2-T64", vocab=50257, tokens=64, dim=768, heads=12, layers=12, batch_size=4),
+        Training("gpt2-T256", vocab=50257, tokens=256, dim=768, heads=12, layers=12, batch_size=4),
+        FeedForward("feed-forward", rows=1024, dim=768, hidden=3072),
+        PackedAttention("packed", sequences=16, longest=256, heads=6, head_dim=64),
+    )
+}

@@ -1,0 +1,255 @@
+"""Benchmarks measure what they say: the same training on both sides, ratios the right way round."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from evergrad.bench import bars, cases, page, report, roofline
+from evergrad.bench.bars import Measured
+from evergrad.bench.measure import Limits, StepEffort, step_turn, take_turns
+from evergrad.bench.run import Result, Timing, directions
+from evergrad.bench.run_steps import Course, StepResult
+from evergrad.bench.steps import STEPS
+from evergrad.bench.training import Training
+
+LIMITS = Limits(threads=2, flops=100e9, bandwidth=10e9)
+
+
+def result(op="softmax", backward=False, family="softmax", dims=None, **seconds):
+    timings = {name: Timing(value, value) for name, value in seconds.items()}
+    dims = {"shape": (24576, 256)} if dims is None else dims
+    case = " ".join(f"{name}={value}" for name, value in dims.items())
+    return Result(family, op, case, dims, backward, 1e9, 1e9, LIMITS, timings)
+
+
+def course(seconds, losses, peak=100, rest=0):
+    return Course(Timing(seconds, seconds), Timing(2 * seconds, 2 * seconds), losses, peak, rest)
+
+
+# --- the same training on both sides ------------------------------------------------------------
+
+
+def losses_of(step, count=20):
+    return np.array([step() for _ in range(count)])
+
+
+def test_losses_follow_pytorch_over_20_steps():
+    pytest.importorskip("torch")
+    tiny = STEPS["tiny"]
+    ours, theirs = losses_of(tiny.evergrad_step()), losses_of(tiny.torch_step())
+    assert ours[-1] < ours[0] - 0.3, "it learned, so there was something to follow"
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["feed-forward", "packed"])
+def test_pieces_agree_with_pytorch(name):
+    pytest.importorskip("torch")
+    step = STEPS[name]
+    assert step.evergrad_step()() == pytest.approx(step.torch_step()(), rel=1e-4)
+
+
+def test_useful_flops_of_gpt2_by_hand():
+    model = Training("one", vocab=11, tokens=3, dim=4, heads=2, layers=2, batch_size=5)
+    # A token: qkv 3, proj 1, MLP 8 matrices of 4 x 4, in 2 layers, and the head of 11 x 4.
+    weights = 2 * 12 * 16 + 44
+    # 1 + 2 + 3 pairs in a sequence, each a dot product and a weighted sum over 4 dimensions.
+    attention = 2 * 6 * 2 * 2 * 4
+    assert model.flops == 3 * (5 * 3 * 2 * weights + 5 * attention)
+
+
+def test_parameters_of_gpt2_small():
+    """124 M, and therefore the size that AdamW is measured at."""
+    from evergrad.models import GPT2, GPT2Config
+
+    model = GPT2(GPT2Config(vocab_size=50257), seed=None)
+    assert model.flat.data.size in [dims["n"] for dims in cases.ADAM.bench]
+
+
+# --- turns --------------------------------------------------------------------------------------
+
+
+def test_turns_rotate_and_the_slow_one_runs_out_of_patience():
+    calls = []
+
+    def contestant(name):
+        return lambda: calls.append(name) or [1.0]
+
+    times = take_turns({"a": contestant("a"), "b": contestant("b")}, rounds=3)
+    assert "".join(calls) == "abbaab"
+    assert len(times["a"]) == len(times["b"]) == 3
+    times = take_turns({"a": contestant("a"), "b": contestant("b")}, rounds=3, patience=0)
+    assert len(times["a"]) == 0
+
+
+def test_a_turn_of_steps_counts_all_but_the_first():
+    log = []
+    change = [lambda: log.append("all"), lambda: log.append("one")]
+    effort = StepEffort(rounds=1, most_threads=2, one_thread=1, seconds=0)
+    given, times = step_turn(lambda: log.append("step") or float(len(log)), change, effort)
+    assert log == ["all", "step", "step", "step", "one", "step", "all"]
+    assert given == [2.0, 3.0, 4.0, 6.0]
+    assert [len(taken) for taken in times] == [2, 1]
+
+
+# --- ratios, bars, tables -----------------------------------------------------------------------
+
+
+def test_ratio_to_the_best_of_the_others():
+    faster = result(native=1.0, torch=3.0, numba=0.1, numpy=2.0)
+    assert faster.speedup("torch") == 3.0
+    assert faster.best == 2.0, "numba runs kernels of ours, it is no other"
+    assert result(native=1.0).best is None
+
+
+def test_bars_take_forward_and_backward_together_against_one_peer():
+    ops = [result(native=1.0, torch=2.0), result(backward=True, native=1.0, torch=4.0)]
+    measured = Measured(ops, {})
+    assert measured.over_best("softmax", shape=(24576, 256)) == 3.0
+    assert measured.over_best("softmax", shape=(1, 1)) is None
+    assert Measured(ops[:1], {}).over_best("softmax", shape=(24576, 256)) is None
+
+
+def test_bars_of_steps():
+    courses = {"native": course(1.0, [4.0, 2.0], peak=50), "torch": course(2.0, [4.0, 2.002], 100)}
+    measured = Measured([], {"tiny": StepResult("tiny", "small", 1e10, LIMITS, courses)})
+    verdicts = {bar.what: (bar.value(measured), bar.holds(measured)) for bar in bars.bars()}
+    assert verdicts["training tiny, time"] == (2.0, True)
+    assert verdicts["training tiny, peak memory"] == (0.5, True)
+    assert verdicts["training tiny, from one thread to two"] == (2.0, True)
+    difference, holds = verdicts["training tiny, losses over 20 steps"]
+    assert difference == pytest.approx(0.002 / 2.002)
+    assert not holds
+    assert verdicts["training char, time"] == (None, None), "not measured is not passed"
+
+
+# Bars on ops that have no case, or on steps that nobody wrote: these alone may wait.
+WAITING = {
+    "linear + cross-entropy (1024, 576 to 49152)",
+    "the same, peak memory without imports",
+    "rms_norm 2048x768",
+    "silu 2048x3072",
+    "text classifier, whole step",
+}
+
+
+def test_every_bar_has_what_it_reads_in_the_tables():
+    """A bar on dimensions that nobody measures would never fall."""
+    everything = [
+        result(case.op.label, backward, case.op.family, case.dims, native=1.0, torch=1.0)
+        for case in cases.benched()
+        for backward in directions(case)
+    ]
+    courses = {"native": course(1.0, [1.0] * 20), "torch": course(1.0, [1.0] * 20)}
+    steps = {name: StepResult(name, "", 1.0, LIMITS, courses) for name in STEPS}
+    measured = Measured(everything, steps)
+    unread = {bar.what for bar in bars.bars() if bar.holds(measured) is None}
+    assert unread <= WAITING
+
+
+def test_products_of_the_table_are_all_measured():
+    dims = {(r["m"], r["k"], r["n"]) for r in (*cases.MATMUL.bench, *cases.MATMUL.bench_forward)}
+    for m, k, n in cases.PRODUCTS:
+        assert {(m, k, n), (m, n, k), (n, m, k)} <= dims
+
+
+def test_a_page_with_everything(tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("rich")
+    ops = [
+        result("softmax", native=1.0, torch=0.5, numpy=3.0),
+        result("softmax", backward=True, native=1.0, torch=2.0, numpy=3.0),
+        result("gelu", family="activation", dims={"shape": (3,)}, native=1e-3, numpy=2e-3),
+    ]
+    courses = {"native": course(1.0, [4.0]), "torch": course(2.0, [4.0])}
+    steps = {"tiny": StepResult("tiny", "small", 1e10, LIMITS, courses)}
+    facts = {"processor": "a machine"}
+    written = page.write(
+        tmp_path, Measured(ops, steps), LIMITS, facts, ["torch", "numpy"], "evergrad bench all"
+    )
+    text = written[0].read_text()
+    assert "| softmax | shape=(24576, 256) | memory | 1 s | 1 s | 10 % | **0.50x** |" in text
+    assert "| softmax | softmax shape=(24576, 256) | 2 | 1.00x | **0.50x** |" in text
+    assert "| training tiny, time | holds | 2.00x | 1.60x | 2.00x |" in text
+    assert "- limits: 100 Gflop/s, 10.0 GB/s with 2 threads" in text
+    assert written[1].read_bytes().startswith(b"\x89PNG")
+    for line in text.splitlines():
+        assert not line.startswith("|") or line.endswith("|")
+
+
+def test_labels_of_the_roofline_do_not_overlap(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    boxes = []
+
+    def spy(axes, canvas, r, where, color, taken):
+        before = len(taken)
+        write(axes, canvas, r, where, color, taken)
+        boxes.extend(taken[before:])
+
+    write = roofline._write
+    monkeypatch.setattr(roofline, "_write", spy)
+    ops = [result(f"op_{i}", native=1.0 + 0.01 * i) for i in range(30)]  # nearly on one spot
+    roofline.draw(ops, "crowded", tmp_path / "roofline.png")
+    assert len(boxes) > 20
+    for i, one in enumerate(boxes):
+        assert not any(roofline._overlap(one, other) for other in boxes[:i])
+
+
+def test_no_limits_no_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="native module"):
+        roofline.draw([], "empty", tmp_path / "roofline.png")
+
+
+def test_markdown_marks_what_is_slower():
+    grid = report.Grid("t", ["a", "b"], sections=[[["x", report.times(0.5)]]])
+    assert grid.markdown() == "| a | b |\n| --- | ---: |\n| x | **0.50x** |\n"
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def bench(*arguments):
+    pytest.importorskip("typer")
+    pytest.importorskip("rich")
+    environment = os.environ | {"EVERGRAD_BACKEND": "reference", "COLUMNS": "100", "NO_COLOR": "1"}
+    command = [sys.executable, "-m", "evergrad", "bench", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+
+
+def test_bench_measures_in_processes_of_their_own():
+    run = bench("all", "--ops", "softmax", "--steps", "tiny", "--against", "numpy", "--quick",
+                "--threads", "1", "--json")  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert [r["op"] for r in found["results"]] == ["softmax", "softmax_backward"]
+    assert found["results"][0]["speedup_over_best"] > 0
+    (step,) = found["steps"]
+    (contestant,) = step["contestants"].values()
+    assert contestant["peak_bytes"] > contestant["peak_bytes_without_imports"] > 0
+    assert contestant["scaling"] is None, "one thread against itself"
+    assert len(contestant["losses"]) >= 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["steps", "--ops", "softmax"], "steps alone"),
+        (["--steps", "tiny"], "evergrad bench steps"),
+        (["steps", "--steps", "huge"], "char, feed-forward, gpt2-T256"),
+        (["steps", "--roofline", "x.png"], "shows ops"),
+        (["--roofline", "x.txt"], ".png, .svg or .pdf"),
+        (["--against", "jax"], "torch, numba, numpy"),
+    ],
+)
+def test_bench_refuses_before_it_measures(arguments, words):
+    run = bench(*arguments)
+    assert run.returncode in (1, 2)
+    assert words in " ".join(run.stderr.replace("│", " ").split())
