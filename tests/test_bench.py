@@ -10,9 +10,11 @@ import sys
 import numpy as np
 import pytest
 
+import evergrad
 from evergrad.bench import bars, cases, page, report, roofline
 from evergrad.bench.bars import Measured
 from evergrad.bench.measure import Limits, StepEffort, step_turn, take_turns
+from evergrad.bench.pieces import FeedForward, LinearCrossEntropy, PackedAttention
 from evergrad.bench.run import Result, Timing, directions
 from evergrad.bench.run_steps import Course, StepResult
 from evergrad.bench.steps import STEPS
@@ -35,22 +37,41 @@ def course(seconds, losses, peak=100, rest=0):
 # --- the same training on both sides ------------------------------------------------------------
 
 
+@pytest.fixture
+def one_thread():
+    """Idle threads of two libraries in one process would wait on each other's cores."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads(), evergrad.get_num_threads()
+    torch.set_num_threads(1)
+    evergrad.set_num_threads(1)
+    yield
+    torch.set_num_threads(before[0])
+    evergrad.set_num_threads(before[1])
+
+
 def losses_of(step, count=20):
     return np.array([step() for _ in range(count)])
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_losses_follow_pytorch_over_20_steps():
-    pytest.importorskip("torch")
     tiny = STEPS["tiny"]
     ours, theirs = losses_of(tiny.evergrad_step()), losses_of(tiny.torch_step())
     assert ours[-1] < ours[0] - 0.3, "it learned, so there was something to follow"
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["feed-forward", "packed"])
-def test_pieces_agree_with_pytorch(name):
-    pytest.importorskip("torch")
-    step = STEPS[name]
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "step",
+    [
+        FeedForward("feed-forward", rows=20, dim=24, hidden=50),
+        PackedAttention("packed", sequences=5, longest=33, heads=2, head_dim=16),
+        LinearCrossEntropy("linear-cross-entropy", rows=20, dim=24, classes=1000),
+    ],
+    ids=lambda step: step.name,
+)
+def test_pieces_agree_with_pytorch(step):
     assert step.evergrad_step()() == pytest.approx(step.torch_step()(), rel=1e-4)
 
 
@@ -130,8 +151,6 @@ def test_bars_of_steps():
 
 # Bars on ops that have no case, or on steps that nobody wrote: these alone may wait.
 WAITING = {
-    "linear + cross-entropy (1024, 576 to 49152)",
-    "the same, peak memory without imports",
     "rms_norm 2048x768",
     "silu 2048x3072",
     "text classifier, whole step",

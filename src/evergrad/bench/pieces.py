@@ -1,4 +1,4 @@
-"""Pieces of a training step, both ways: a feed-forward block, attention without padding."""
+"""Pieces of a training step, both ways: a feed-forward block, packed attention, the last layer."""
 
 from __future__ import annotations
 
@@ -142,5 +142,59 @@ class PackedAttention:
             out = F.scaled_dot_product_attention(query, key, value, is_causal=True)
             dquery, *_ = torch.autograd.grad(out, inputs, dout)
             return float(dquery[-1, -1, -1, -1])  # the last sequence is the longest
+
+        return step
+
+
+@dataclass(frozen=True)
+class LinearCrossEntropy:
+    """The last layer of a language model with its loss, and their gradients."""
+
+    name: str
+    rows: int
+    dim: int
+    classes: int
+
+    @property
+    def shape(self) -> str:
+        return f"{self.rows} rows, {self.dim} to {self.classes}"
+
+    @property
+    def flops(self) -> float:
+        return 3 * 2 * self.rows * self.dim * self.classes
+
+    @property
+    def held_bytes(self) -> int:
+        """What anyone has to hold: inputs and their gradients, float32."""
+        return 2 * 4 * (self.rows + self.classes) * self.dim
+
+    def _drawn(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        target = np.random.default_rng(3).integers(0, self.classes, self.rows)
+        weight = normal(2, self.classes, self.dim, scale=self.dim**-0.5)
+        return normal(1, self.rows, self.dim), weight, target
+
+    def evergrad_step(self) -> Callable[[], float]:
+        from evergrad import ops
+
+        x, weight, target = self._drawn()
+        dweight = np.zeros_like(weight)
+
+        def step() -> float:
+            loss, *_ = ops.linear_cross_entropy_with_grads(1.0, x, weight, target, dweight=dweight)
+            return loss
+
+        return step
+
+    def torch_step(self) -> Callable[[], float]:
+        import torch
+        import torch.nn.functional as F
+
+        x, weight, target = map(torch.from_numpy, self._drawn())
+        inputs = [x.requires_grad_(), weight.requires_grad_()]
+
+        def step() -> float:
+            loss = F.cross_entropy(F.linear(x, weight), target)
+            torch.autograd.grad(loss, inputs)
+            return loss.item()
 
         return step

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from evergrad.bench.pieces import FeedForward, PackedAttention
+from evergrad.bench.pieces import FeedForward, LinearCrossEntropy, PackedAttention
 from evergrad.bench.training import Training
 
 
@@ -26,6 +26,8 @@ class Step(Protocol):
     def torch_step(self) -> Callable[[], float]: ...
 
 
+LAST_LAYER = LinearCrossEntropy("linear-cross-entropy", rows=1024, dim=576, classes=49152)
+
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
@@ -36,5 +38,6 @@ STEPS: dict[str, Step] = {
         Training("gpt2-T256", vocab=50257, tokens=256, dim=768, heads=12, layers=12, batch_size=4),
         FeedForward("feed-forward", rows=1024, dim=768, hidden=3072),
         PackedAttention("packed", sequences=16, longest=256, heads=6, head_dim=64),
+        LAST_LAYER,
     )
 }

@@ -95,8 +95,7 @@ class Training:
 
         def step() -> float:
             optimizer.zero_grad()
-            loss, backward = model.loss(next(batches))
-            backward()
+            loss = model.loss_and_gradients(next(batches))
             _, scale = optim.clip_scale(flat.grad, CLIP)
             optimizer.step(grad_scale=scale)
             return loss
