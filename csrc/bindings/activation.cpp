@@ -43,6 +43,7 @@ void register_activation(py::module_& m) {
   register_pair<EVERGRAD_ACTIVATION_RELU>(m, "relu");
   register_pair<EVERGRAD_ACTIVATION_SIGMOID>(m, "sigmoid");
   register_pair<EVERGRAD_ACTIVATION_TANH>(m, "tanh");
+  register_pair<EVERGRAD_ACTIVATION_SILU>(m, "silu");
   m.def(
       "gelu",
       [](const Array& x, const std::string& approximate, const Optional& out) {

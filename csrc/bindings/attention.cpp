@@ -3,13 +3,6 @@
 namespace evergrad {
 namespace {
 
-// [batch, tokens, heads, head_dim], or packed [total, heads, head_dim].
-evergrad_heads heads_of(const Array& x) {
-  const py::ssize_t rank = x.ndim(), size = static_cast<py::ssize_t>(sizeof(float));
-  return {const_cast<float*>(data(x)), rank == 4 ? x.strides(0) / size : 0,
-          x.strides(rank - 3) / size, x.strides(rank - 2) / size};
-}
-
 evergrad_attention_shape shape_from(const Array& query, const Array& key, bool is_causal,
                                     double scale, const Optional& cu_q, const Optional& cu_k) {
   const py::ssize_t rank = query.ndim();

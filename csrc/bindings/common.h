@@ -68,6 +68,13 @@ void call(F&& f) {
   if (status == EVERGRAD_NO_MEMORY) throw std::bad_alloc();
 }
 
+// [batch, tokens, heads, head_dim], or packed [total, heads, head_dim].
+inline evergrad_heads heads_of(const Array& x) {
+  const py::ssize_t rank = x.ndim(), size = static_cast<py::ssize_t>(sizeof(float));
+  return {const_cast<float*>(data(x)), rank == 4 ? x.strides(0) / size : 0,
+          x.strides(rank - 3) / size, x.strides(rank - 2) / size};
+}
+
 // A wish for a gradient: the array handed over, a fresh one of zeros, or none.
 inline Optional wanted(bool need, const Optional& given, const Shape& shape) {
   if (!need) return std::nullopt;
@@ -79,6 +86,8 @@ void register_gemm(py::module_& m);
 void register_attention(py::module_& m);
 void register_softmax(py::module_& m);
 void register_norm(py::module_& m);
+void register_gated(py::module_& m);
+void register_rotary(py::module_& m);
 void register_activation(py::module_& m);
 void register_embedding(py::module_& m);
 void register_loss(py::module_& m);

@@ -10,6 +10,7 @@ int activation_code(const std::optional<std::string>& name) {
   if (*name == "tanh") return EVERGRAD_ACTIVATION_TANH;
   if (*name == "gelu") return EVERGRAD_ACTIVATION_GELU;
   if (*name == "gelu_tanh") return EVERGRAD_ACTIVATION_GELU_TANH;
+  if (*name == "silu") return EVERGRAD_ACTIVATION_SILU;
   throw py::value_error("activation: unknown name '" + *name + "'");
 }
 

@@ -42,6 +42,15 @@ Array pair_loss(const Array& x, const Array& target, const Optional& out) {
   return result;
 }
 
+template <int (*f)(int64_t, const float*, const float*, double*) noexcept>
+double pair_loss_sum(const Array& x, const Array& target) {
+  const float *px = data(x), *pt = data(target);
+  const int64_t n = x.size();
+  double sum = 0;
+  call([&] { return f(n, px, pt, &sum); });
+  return sum;
+}
+
 // A cotangent of one element serves all.
 template <int (*f)(int64_t, const float*, int64_t, const float*, const float*, float*) noexcept>
 Array pair_loss_backward(const Array& dout, const Array& x, const Array& target,
@@ -55,10 +64,13 @@ Array pair_loss_backward(const Array& dout, const Array& x, const Array& target,
 }
 
 template <int (*f)(int64_t, const float*, const float*, float*) noexcept,
+          int (*f_sum)(int64_t, const float*, const float*, double*) noexcept,
           int (*f_backward)(int64_t, const float*, int64_t, const float*, const float*,
                             float*) noexcept>
 void register_pair(py::module_& m, const char* name) {
   m.def(name, &pair_loss<f>, py::arg("x"), py::arg("target"), py::arg("out").none(true));
+  m.def((std::string(name) + "_sum").c_str(), &pair_loss_sum<f_sum>, py::arg("x"),
+        py::arg("target"));
   m.def((std::string(name) + "_backward").c_str(), &pair_loss_backward<f_backward>, py::arg("dout"),
         py::arg("x"), py::arg("target"), py::arg("dx").none(true));
 }
@@ -71,9 +83,9 @@ void register_loss(py::module_& m) {
   m.def("cross_entropy_backward", &cross_entropy_backward, py::arg("drows"), py::arg("logits"),
         py::arg("target"), py::arg("lse"), py::arg("ignore_index"), py::arg("label_smoothing"),
         py::arg("dlogits").none(true));
-  register_pair<evergrad_mse, evergrad_mse_backward>(m, "mse_loss");
-  register_pair<evergrad_bce_with_logits, evergrad_bce_with_logits_backward>(
-      m, "binary_cross_entropy_with_logits");
+  register_pair<evergrad_mse, evergrad_mse_sum, evergrad_mse_backward>(m, "mse_loss");
+  register_pair<evergrad_bce_with_logits, evergrad_bce_with_logits_sum,
+                evergrad_bce_with_logits_backward>(m, "binary_cross_entropy_with_logits");
 }
 
 }  // namespace evergrad

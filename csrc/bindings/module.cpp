@@ -7,6 +7,8 @@ PYBIND11_MODULE(_native, m) {
   evergrad::register_attention(m);
   evergrad::register_softmax(m);
   evergrad::register_norm(m);
+  evergrad::register_gated(m);
+  evergrad::register_rotary(m);
   evergrad::register_activation(m);
   evergrad::register_embedding(m);
   evergrad::register_loss(m);

@@ -1,6 +1,7 @@
 // Activations and their derivatives, element by element.
 //
-// What backward is written in (`saved`): the output for relu, sigmoid and tanh, the input for gelu.
+// What backward is written in (`saved`): the output for relu, sigmoid and tanh, the input for the
+// gelus and silu.
 #pragma once
 
 #include "kernels/gemm.h"
@@ -43,6 +44,38 @@ EVG_INLINE Vec activate<Activation::gelu_tanh>(Vec x) {
   return fma(half, gelu_tanh_inner(x), half);
 }
 
+template <>
+EVG_INLINE Vec activate<Activation::silu>(Vec x) {
+  return x / (set1(1.0f) + exp(neg(x)));  // -0 where exp(-x) overflows, from -88.73 down
+}
+
+// act(x) and its derivative, for those that are written in their input: they share the exponential.
+struct Slope {
+  Vec value, slope;
+};
+
+template <Activation kind>
+EVG_INLINE Slope with_slope(Vec x);
+
+template <>
+EVG_INLINE Slope with_slope<Activation::gelu>(Vec x) {
+  const Normal n = normal(x);
+  return {x * n.cdf, fma(x, n.pdf, n.cdf)};
+}
+template <>
+EVG_INLINE Slope with_slope<Activation::gelu_tanh>(Vec x) {
+  // (1 + t)/2 + x/2 (1 - t^2) u',  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+  const Vec t = gelu_tanh_inner(x);
+  const Vec du = fma(x * x, set1(3.0f * gelu_cubic * sqrt_two_over_pi), set1(sqrt_two_over_pi));
+  const Vec half = set1(0.5f), half_x = x * half;
+  return {fma(half_x, t, half_x), fma(half_x * du, fnma(t, t, set1(1.0f)), fma(half, t, half))};
+}
+template <>
+EVG_INLINE Slope with_slope<Activation::silu>(Vec x) {
+  const Vec s = sigmoid(x), y = x * s;
+  return {y, fma(y, set1(1.0f) - s, s)};
+}
+
 // d act / dx, from what was saved.
 template <Activation kind>
 EVG_INLINE Vec derivative(Vec saved);
@@ -65,16 +98,15 @@ EVG_INLINE Vec derivative<Activation::tanh>(Vec out) {
 }
 template <>
 EVG_INLINE Vec derivative<Activation::gelu>(Vec x) {
-  const Normal n = normal(x);
-  return fma(x, n.pdf, n.cdf);
+  return with_slope<Activation::gelu>(x).slope;
 }
 template <>
 EVG_INLINE Vec derivative<Activation::gelu_tanh>(Vec x) {
-  // (1 + t)/2 + x/2 (1 - t^2) u',  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
-  const Vec t = gelu_tanh_inner(x);
-  const Vec du = fma(x * x, set1(3.0f * gelu_cubic * sqrt_two_over_pi), set1(sqrt_two_over_pi));
-  const Vec half = set1(0.5f);
-  return fma(half * x * du, fnma(t, t, set1(1.0f)), fma(half, t, half));
+  return with_slope<Activation::gelu_tanh>(x).slope;
+}
+template <>
+EVG_INLINE Vec derivative<Activation::silu>(Vec x) {
+  return with_slope<Activation::silu>(x).slope;
 }
 
 // out[i] = f(x[i] ...): whole vectors, then one masked vector. The masked lanes run the same
@@ -108,6 +140,7 @@ void activation(Activation kind, i64 n, const float* x, float* out) {
     case Activation::tanh: return map_activation<Activation::tanh>(n, x, out);
     case Activation::gelu: return map_activation<Activation::gelu>(n, x, out);
     case Activation::gelu_tanh: return map_activation<Activation::gelu_tanh>(n, x, out);
+    case Activation::silu: return map_activation<Activation::silu>(n, x, out);
   }
 }
 
@@ -119,6 +152,7 @@ void activation_backward(Activation kind, i64 n, const float* dout, const float*
     case Activation::tanh: return map_derivative<Activation::tanh>(n, dout, saved, dx);
     case Activation::gelu: return map_derivative<Activation::gelu>(n, dout, saved, dx);
     case Activation::gelu_tanh: return map_derivative<Activation::gelu_tanh>(n, dout, saved, dx);
+    case Activation::silu: return map_derivative<Activation::silu>(n, dout, saved, dx);
   }
 }
 

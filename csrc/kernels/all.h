@@ -8,11 +8,13 @@
 #include "kernels/attention.h"
 #include "kernels/dropout.h"
 #include "kernels/embedding.h"
+#include "kernels/gated.h"
 #include "kernels/gemm.h"
 #include "kernels/limits.h"
 #include "kernels/loss.h"
 #include "kernels/norm.h"
 #include "kernels/optimizer.h"
+#include "kernels/rotary.h"
 #include "kernels/softmax.h"
 #include "kernels/table.h"
 
@@ -36,10 +38,17 @@
       evergrad::attention_backward,                               \
       evergrad::softmax,                                          \
       evergrad::softmax_backward,                                 \
+      evergrad::log_softmax,                                      \
+      evergrad::log_softmax_backward,                             \
       evergrad::layer_norm,                                       \
       evergrad::layer_norm_backward,                              \
+      evergrad::rms_norm,                                         \
+      evergrad::rms_norm_backward,                                \
+      evergrad::rotary,                                           \
       evergrad::activation,                                       \
       evergrad::activation_backward,                              \
+      evergrad::gated,                                            \
+      evergrad::gated_backward,                                   \
       evergrad::add_rows,                                         \
       evergrad::cross_entropy,                                    \
       evergrad::cross_entropy_scan,                               \
@@ -47,14 +56,17 @@
       evergrad::softcap,                                          \
       evergrad::cross_entropy_backward,                           \
       evergrad::mse,                                              \
+      evergrad::mse_sum,                                          \
       evergrad::mse_backward,                                     \
       evergrad::bce,                                              \
+      evergrad::bce_sum,                                          \
       evergrad::bce_backward,                                     \
       evergrad::dropout,                                          \
       evergrad::adam,                                             \
       evergrad::sgd,                                              \
       evergrad::rmsprop,                                          \
       evergrad::sum_of_squares,                                   \
+      evergrad::scale,                                            \
       evergrad::fma_rounds,                                       \
       evergrad::read_sum,                                         \
   }

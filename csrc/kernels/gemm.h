@@ -358,6 +358,7 @@ void gemm_epilogue(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogu
     case Activation::tanh: return epilogue_rows<Activation::tanh>(m, n, c, c_stride, e);
     case Activation::gelu: return epilogue_rows<Activation::gelu>(m, n, c, c_stride, e);
     case Activation::gelu_tanh: return epilogue_rows<Activation::gelu_tanh>(m, n, c, c_stride, e);
+    case Activation::silu: return epilogue_rows<Activation::silu>(m, n, c, c_stride, e);
   }
 }
 

@@ -65,6 +65,10 @@ void rmsprop(i64 n, float* param, const float* grad, float* square_avg, const Rm
   });
 }
 
+void scale(i64 n, float factor, float* x) {
+  map(n, x, [=](i64 i, Mask k) { return load(x + i, k) * set1(factor); });
+}
+
 // In float64, four chains: the norm of millions of gradients keeps its digits.
 double sum_of_squares(i64 n, const float* x) {
   double acc[8] = {0, 0, 0, 0, 0, 0, 0, 0};

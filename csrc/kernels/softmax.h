@@ -61,6 +61,12 @@ EVG_INLINE float row_sum_exp(i64 n, const float* x, float max_value) {
   return row_sum(n, [=](i64 j, Mask m) { return exp(load(x + j, m) - shift); });
 }
 
+EVG_INLINE float log_scalar(float x) {
+  alignas(64) float lanes[Vec::width];
+  store(lanes, log(set1(x)));
+  return lanes[0];
+}
+
 void softmax(i64 rows, i64 n, const float* x, float* out) {
   for (i64 i = 0; i < rows; ++i, x += n, out += n) {
     const float sum = row_exp(n, x, row_max(n, x), out);
@@ -75,6 +81,24 @@ void softmax_backward(i64 rows, i64 n, const float* dout, const float* out, floa
     const float dot =
         row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m) * load(out + j, m); });
     map(n, dx, [=](i64 j, Mask m) { return load(out + j, m) * (load(dout + j, m) - set1(dot)); });
+  }
+}
+
+// out = x - max - log(sum exp(x - max)); a row of -inf stays what it is
+void log_softmax(i64 rows, i64 n, const float* x, float* out) {
+  for (i64 i = 0; i < rows; ++i, x += n, out += n) {
+    const float m = row_max(n, x), sum = row_sum_exp(n, x, m);
+    const Vec shift = set1(m == -infinity ? 0.0f : m);
+    const Vec log_sum = set1(sum == 0.0f ? 0.0f : log_scalar(sum));
+    map(n, out, [=](i64 j, Mask k) { return load(x + j, k) - shift - log_sum; });
+  }
+}
+
+// dx = dout - exp(out) * sum(dout)
+void log_softmax_backward(i64 rows, i64 n, const float* dout, const float* out, float* dx) {
+  for (i64 i = 0; i < rows; ++i, dout += n, out += n, dx += n) {
+    const Vec sum = set1(row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m); }));
+    map(n, dx, [=](i64 j, Mask m) { return fnma(exp(load(out + j, m)), sum, load(dout + j, m)); });
   }
 }
 

@@ -11,7 +11,7 @@ namespace evergrad {
 
 using i64 = int64_t;
 
-enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh };
+enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh, silu };
 
 // What happens to a tile of C = A B once its last block of depth is in:
 // pre = c + bias, c = act(pre) + residual. Null pointers are skipped.
@@ -96,18 +96,37 @@ struct KernelTable {
   // softmax
   void (*softmax)(i64 rows, i64 n, const float* x, float* out);
   void (*softmax_backward)(i64 rows, i64 n, const float* dout, const float* out, float* dx);
+  void (*log_softmax)(i64 rows, i64 n, const float* x, float* out);
+  void (*log_softmax_backward)(i64 rows, i64 n, const float* dout, const float* out, float* dx);
 
-  // norm; dweight and dbias are accumulated into, each may be null
-  void (*layer_norm)(i64 rows, i64 n, const float* x, const float* weight, const float* bias,
-                     float eps, float* out, float* mean, float* rstd);
+  // norm; with a residual the rows are total = x + residual; dweight and dbias are accumulated
+  // into, each may be null
+  void (*layer_norm)(i64 rows, i64 n, const float* x, const float* residual, const float* weight,
+                     const float* bias, float eps, float* total, float* out, float* mean,
+                     float* rstd);
   void (*layer_norm_backward)(i64 rows, i64 n, const float* dout, const float* x, const float* mean,
                               const float* rstd, const float* weight, const float* dresidual,
                               float* dx, float* dweight, float* dbias);
+  void (*rms_norm)(i64 rows, i64 n, const float* x, const float* residual, const float* weight,
+                   float eps, float* total, float* out, float* rstd);
+  void (*rms_norm_backward)(i64 rows, i64 n, const float* dout, const float* x, const float* rstd,
+                            const float* weight, const float* dresidual, float* dx, float* dweight);
+
+  // rotary: the heads of one token, `x_head` and `out_head` apart; cos and sin [dim / 2]; what
+  // stands behind the first `dim` numbers of a head is copied
+  void (*rotary)(i64 heads, i64 head_dim, i64 dim, bool interleaved, const float* x, i64 x_head,
+                 const float* cos, const float* sin, bool inverse, float* out, i64 out_head);
 
   // activation; `saved` is what the activation's derivative is written in (see activation.h)
   void (*activation)(Activation kind, i64 n, const float* x, float* out);
   void (*activation_backward)(Activation kind, i64 n, const float* dout, const float* saved,
                               float* dx);
+  // out [rows, n] = act(gate) * up, for silu and the gelus; the other rows are strided
+  void (*gated)(Activation kind, i64 rows, i64 n, const float* gate, i64 gate_stride,
+                const float* up, i64 up_stride, float* out);
+  void (*gated_backward)(Activation kind, i64 rows, i64 n, const float* dout, const float* gate,
+                         i64 gate_stride, const float* up, i64 up_stride, float* dgate,
+                         i64 dgate_stride, float* dup, i64 dup_stride);
 
   // embedding, on columns [0, n) of rows that are `stride` apart
   void (*add_rows)(i64 n, const float* x, float* out);  // out += x
@@ -124,9 +143,11 @@ struct KernelTable {
                                  i64 stride, i64 first_class, const i64* target, const float* lse,
                                  const CrossEntropy* p, float* dlogits, i64 dstride);
   void (*mse)(i64 n, const float* x, const float* target, float* out);
+  double (*mse_sum)(i64 n, const float* x, const float* target);
   void (*mse_backward)(i64 n, const float* dout, i64 dout_stride, const float* x,
                        const float* target, float* dx);
   void (*bce)(i64 n, const float* x, const float* target, float* out);
+  double (*bce_sum)(i64 n, const float* x, const float* target);
   void (*bce_backward)(i64 n, const float* dout, i64 dout_stride, const float* x,
                        const float* target, float* dx);
 
@@ -141,6 +162,7 @@ struct KernelTable {
   void (*rmsprop)(i64 n, float* param, const float* grad, float* square_avg,
                   const RmspropParams* p);
   double (*sum_of_squares)(i64 n, const float* x);
+  void (*scale)(i64 n, float factor, float* x);  // x *= factor
 
   // the two limits, for benchmarks: `rounds` times width * 2 * 12 flops; and a sum over a buffer
   float (*fma_rounds)(i64 rounds);

@@ -8,6 +8,16 @@
 
 using namespace evergrad;
 
+namespace {
+
+// Arguments that may be null.
+template <class T>
+T* from(T* p, i64 offset) {
+  return p ? p + offset : nullptr;
+}
+
+}  // namespace
+
 int evergrad_softmax(int64_t rows, int64_t n, const float* x, float* out) noexcept {
   const KernelTable& t = kernels();
   parallel_rows(rows, n, [&](i64 begin, i64 end) {
@@ -25,23 +35,51 @@ int evergrad_softmax_backward(int64_t rows, int64_t n, const float* dout, const 
   return EVERGRAD_OK;
 }
 
-int evergrad_layer_norm(int64_t rows, int64_t n, const float* x, const float* weight,
-                        const float* bias, float eps, float* out, float* mean,
-                        float* rstd) noexcept {
+int evergrad_log_softmax(int64_t rows, int64_t n, const float* x, float* out) noexcept {
   const KernelTable& t = kernels();
   parallel_rows(rows, n, [&](i64 begin, i64 end) {
-    t.layer_norm(end - begin, n, x + begin * n, weight, bias, eps, out + begin * n, mean + begin,
-                 rstd + begin);
+    t.log_softmax(end - begin, n, x + begin * n, out + begin * n);
   });
   return EVERGRAD_OK;
 }
 
+int evergrad_log_softmax_backward(int64_t rows, int64_t n, const float* dout, const float* out,
+                                  float* dx) noexcept {
+  const KernelTable& t = kernels();
+  parallel_rows(rows, n, [&](i64 begin, i64 end) {
+    t.log_softmax_backward(end - begin, n, dout + begin * n, out + begin * n, dx + begin * n);
+  });
+  return EVERGRAD_OK;
+}
+
+int evergrad_layer_norm(int64_t rows, int64_t n, const float* x, const float* residual,
+                        const float* weight, const float* bias, float eps, float* total, float* out,
+                        float* mean, float* rstd) noexcept {
+  const KernelTable& t = kernels();
+  parallel_rows(rows, n, [&](i64 begin, i64 end) {
+    t.layer_norm(end - begin, n, x + begin * n, from(residual, begin * n), weight, bias, eps,
+                 from(total, begin * n), out + begin * n, mean + begin, rstd + begin);
+  });
+  return EVERGRAD_OK;
+}
+
+int evergrad_rms_norm(int64_t rows, int64_t n, const float* x, const float* residual,
+                      const float* weight, float eps, float* total, float* out,
+                      float* rstd) noexcept {
+  const KernelTable& t = kernels();
+  parallel_rows(rows, n, [&](i64 begin, i64 end) {
+    t.rms_norm(end - begin, n, x + begin * n, from(residual, begin * n), weight, eps,
+               from(total, begin * n), out + begin * n, rstd + begin);
+  });
+  return EVERGRAD_OK;
+}
+
+namespace {
+
 // Parameter gradients sum over rows: blocks of rows, cut by the shape alone, each into a partial of
-// its own; the partials are added in order.
-int evergrad_layer_norm_backward(int64_t rows, int64_t n, const float* dout, const float* x,
-                                 const float* mean, const float* rstd, const float* weight,
-                                 const float* dresidual, float* dx, float* dweight,
-                                 float* dbias) noexcept {
+// its own; the partials are added in order. f(begin, end, dweight, dbias) works on a block.
+template <class F>
+int with_partials(i64 rows, i64 n, float* dweight, float* dbias, F&& f) {
   if (rows == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   constexpr i64 most_blocks = 32;
@@ -55,14 +93,35 @@ int evergrad_layer_norm_backward(int64_t rows, int64_t n, const float* dout, con
     std::memset(partials.get(), 0, static_cast<std::size_t>(blocks * 2 * n) * sizeof(float));
   parallel_ranges(rows, grain, [&](i64 begin, i64 end) {
     float* partial = partials.get() + begin / grain * 2 * n;
-    t.layer_norm_backward(end - begin, n, dout + begin * n, x + begin * n, mean + begin,
-                          rstd + begin, weight, dresidual ? dresidual + begin * n : nullptr,
-                          dx ? dx + begin * n : nullptr, dweight ? partial : nullptr,
-                          dbias ? partial + n : nullptr);
+    f(begin, end, dweight ? partial : nullptr, dbias ? partial + n : nullptr);
   });
   if (dweight) t.column_sum(blocks, n, partials.get(), 2 * n, dweight);
   if (dbias) t.column_sum(blocks, n, partials.get() + n, 2 * n, dbias);
   return EVERGRAD_OK;
+}
+
+}  // namespace
+
+int evergrad_layer_norm_backward(int64_t rows, int64_t n, const float* dout, const float* x,
+                                 const float* mean, const float* rstd, const float* weight,
+                                 const float* dresidual, float* dx, float* dweight,
+                                 float* dbias) noexcept {
+  const KernelTable& t = kernels();
+  return with_partials(rows, n, dweight, dbias, [&](i64 begin, i64 end, float* dw, float* db) {
+    t.layer_norm_backward(end - begin, n, dout + begin * n, x + begin * n, mean + begin,
+                          rstd + begin, weight, from(dresidual, begin * n), from(dx, begin * n), dw,
+                          db);
+  });
+}
+
+int evergrad_rms_norm_backward(int64_t rows, int64_t n, const float* dout, const float* x,
+                               const float* rstd, const float* weight, const float* dresidual,
+                               float* dx, float* dweight) noexcept {
+  const KernelTable& t = kernels();
+  return with_partials(rows, n, dweight, nullptr, [&](i64 begin, i64 end, float* dw, float*) {
+    t.rms_norm_backward(end - begin, n, dout + begin * n, x + begin * n, rstd + begin, weight,
+                        from(dresidual, begin * n), from(dx, begin * n), dw);
+  });
 }
 
 int evergrad_cross_entropy(int64_t rows, int64_t classes, const float* logits,

@@ -63,6 +63,8 @@ EVG_INLINE Mask or_(Mask a, Mask b) { return {static_cast<__mmask16>(a.v | b.v)}
 EVG_INLINE Mask not_(Mask a) { return {static_cast<__mmask16>(~a.v)}; }
 EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
 
+EVG_INLINE Vec swap_pairs(Vec a) { return {_mm512_permute_ps(a.v, 0xB1)}; }
+
 EVG_INLINE float reduce_add(Vec a) {
   const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));

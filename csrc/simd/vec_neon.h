@@ -73,6 +73,8 @@ EVG_INLINE Mask or_(Mask a, Mask b) { return {vorrq_u32(a.v, b.v)}; }
 EVG_INLINE Mask not_(Mask a) { return {vmvnq_u32(a.v)}; }
 EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {vbslq_f32(m.v, a.v, b.v)}; }
 
+EVG_INLINE Vec swap_pairs(Vec a) { return {vrev64q_f32(a.v)}; }
+
 EVG_INLINE float reduce_add(Vec a) { return vaddvq_f32(a.v); }  // (0+1) + (2+3)
 EVG_INLINE float reduce_max(Vec a) { return vmaxvq_f32(a.v); }
 

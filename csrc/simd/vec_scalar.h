@@ -4,6 +4,7 @@
 //   min, max        a NaN in b comes through; a NaN in a need not (x86 returns b). Data goes to b.
 //   lt le gt ge eq  ordered: false when either side is NaN.
 //   load(p, m)      lanes that are off are 0; their memory is not touched, nor by store(p, a, m).
+//   swap_pairs      lanes 0 1 2 3 ... become 1 0 3 2 ...; a single lane stays.
 //   reduce_add      a fixed tree, so the same bits every time.
 //   transpose       width vectors as a square: r[i] lane j and r[j] lane i change places.
 //   to_int          rounds to nearest even; beyond int32 and for NaN any value, but no trap.
@@ -63,6 +64,8 @@ EVG_INLINE Mask and_(Mask a, Mask b) { return {a.v && b.v}; }
 EVG_INLINE Mask or_(Mask a, Mask b) { return {a.v || b.v}; }
 EVG_INLINE Mask not_(Mask a) { return {!a.v}; }
 EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return m.v ? a : b; }
+
+EVG_INLINE Vec swap_pairs(Vec a) { return a; }
 
 EVG_INLINE float reduce_add(Vec a) { return a.v; }
 EVG_INLINE float reduce_max(Vec a) { return a.v; }

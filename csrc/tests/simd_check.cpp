@@ -220,6 +220,9 @@ void check_memory() {
                   "reduce_max < 0" + suffix);
   }
   float out[width];
+  store(out, swap_pairs(to_float(simd::iotai())));
+  for (int k = 0; k < width; ++k)
+    check::expect(out[k] == static_cast<float>(width > 1 ? k ^ 1 : k), "swap_pairs");
   store(out, to_float(simd::iotai()));
   for (int k = 0; k < width; ++k) check::expect(out[k] == static_cast<float>(k), "iotai");
 }

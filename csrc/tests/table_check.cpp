@@ -34,7 +34,8 @@ constexpr i64 rows = 3;
 constexpr uint64_t seed = 20240229;
 
 constexpr Activation activations[] = {Activation::none, Activation::relu, Activation::sigmoid,
-                                      Activation::tanh, Activation::gelu, Activation::gelu_tanh};
+                                      Activation::tanh, Activation::gelu, Activation::gelu_tanh,
+                                      Activation::silu};
 
 // Tolerances count roundings of the largest number of an output, or of 1, the size of the inputs,
 // where terms cancel: an elementwise formula takes a handful, a sum of n terms up to one more for
@@ -248,28 +249,83 @@ void check_softmax(i64 n) {
           });
 }
 
-void check_layer_norm(i64 n, bool affine, bool residual) {
-  compare(
-      label("layer_norm", {{"n", n}, {"affine", affine}}), sum_of(n),
-      [=](const KernelTable& t, Random random) {
-        Buffer x = random.uniform(rows * n), weight = random.uniform(n), bias = random.uniform(n);
-        Buffer out(rows * n), mean(rows), rstd(rows);
-        t.layer_norm(rows, n, x.data(), affine ? weight.data() : nullptr,
-                     affine ? bias.data() : nullptr, 1e-2f, out.data(), mean.data(), rstd.data());
-        return outputs(out, mean, rstd);
-      });
-  compare(label("layer_norm_backward", {{"n", n}, {"affine", affine}, {"residual", residual}}),
-          sum_of(n), [=](const KernelTable& t, Random random) {
-            Buffer dout = random.uniform(rows * n), x = random.uniform(rows * n);
-            Buffer mean = random.uniform(rows, -0.5f, 0.5f),
-                   rstd = random.uniform(rows, 0.5f, 2.0f);
-            Buffer weight = random.uniform(n), dresidual = random.uniform(rows * n), dx(rows * n);
-            Buffer dweight = random.uniform(n), dbias = random.uniform(n);
-            t.layer_norm_backward(
-                rows, n, dout.data(), x.data(), mean.data(), rstd.data(),
-                affine ? weight.data() : nullptr, residual ? dresidual.data() : nullptr, dx.data(),
-                affine ? dweight.data() : nullptr, affine ? dbias.data() : nullptr);
-            return outputs(dx, dweight, dbias);
+void check_log_softmax(i64 n) {
+  compare(label("log_softmax", {{"n", n}}), sum_of(n), [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(rows * n, -20.0f, 20.0f), out(rows * n);
+    for (i64 j = 0; j < n; ++j) x[n + j] = -INFINITY;  // the middle row stays
+    t.log_softmax(rows, n, x.data(), out.data());
+    return outputs(out);
+  });
+  compare(label("log_softmax_backward", {{"n", n}}), sum_of(n),
+          [=](const KernelTable& t, Random random) {
+            Buffer dout = random.uniform(rows * n), out = random.uniform(rows * n, -5.0f, 0.0f),
+                   dx(rows * n);
+            t.log_softmax_backward(rows, n, dout.data(), out.data(), dx.data());
+            return outputs(dx);
+          });
+}
+
+// More rows than are worked on together, and a rest.
+constexpr i64 norm_rows = 7;
+
+void check_norms(i64 n, bool affine, bool residual) {
+  const auto arguments = {
+      std::pair<const char*, i64>{"n", n}, {"affine", affine}, {"residual", residual}};
+  const i64 size = norm_rows * n;
+  const auto optional = [](bool given, Buffer& b) { return given ? b.data() : nullptr; };
+  compare(label("layer_norm", arguments), sum_of(n), [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(size), skip = random.uniform(size), weight = random.uniform(n),
+           bias = random.uniform(n);
+    Buffer total(size, 0.0f), out(size), mean(norm_rows), rstd(norm_rows);
+    t.layer_norm(norm_rows, n, x.data(), optional(residual, skip), optional(affine, weight),
+                 optional(affine, bias), 1e-2f, optional(residual, total), out.data(), mean.data(),
+                 rstd.data());
+    return outputs(total, out, mean, rstd);
+  });
+  compare(label("rms_norm", arguments), sum_of(n), [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(size), skip = random.uniform(size), weight = random.uniform(n);
+    Buffer total(size, 0.0f), out(size), rstd(norm_rows);
+    t.rms_norm(norm_rows, n, x.data(), optional(residual, skip), optional(affine, weight), 1e-2f,
+               optional(residual, total), out.data(), rstd.data());
+    return outputs(total, out, rstd);
+  });
+  for (const bool centred : {false, true})
+    compare(label(centred ? "layer_norm_backward" : "rms_norm_backward", arguments), sum_of(n),
+            [=](const KernelTable& t, Random random) {
+              Buffer dout = random.uniform(size), x = random.uniform(size);
+              Buffer mean = random.uniform(norm_rows, -0.5f, 0.5f),
+                     rstd = random.uniform(norm_rows, 0.5f, 2.0f);
+              Buffer weight = random.uniform(n), dresidual = random.uniform(size), dx(size);
+              Buffer dweight = random.uniform(n), dbias = random.uniform(n);
+              if (centred)
+                t.layer_norm_backward(norm_rows, n, dout.data(), x.data(), mean.data(), rstd.data(),
+                                      optional(affine, weight), optional(residual, dresidual),
+                                      dx.data(), optional(affine, dweight),
+                                      optional(affine, dbias));
+              else
+                t.rms_norm_backward(norm_rows, n, dout.data(), x.data(), rstd.data(),
+                                    optional(affine, weight), optional(residual, dresidual),
+                                    dx.data(), optional(affine, dweight));
+              return outputs(dx, dweight, dbias);
+            });
+}
+
+// Heads of n numbers, the last `rest` of which pass; in place or into rows of another stride.
+void check_rotary(i64 n, i64 rest, bool interleaved, bool inverse, bool in_place) {
+  constexpr i64 heads = 3;
+  const i64 dim = n / 2 * 2, head_dim = dim + rest, x_head = head_dim + 2,
+            out_head = in_place ? x_head : head_dim + 5;
+  compare(label("rotary", {{"dim", dim},
+                           {"rest", rest},
+                           {"interleaved", interleaved},
+                           {"inverse", inverse},
+                           {"in_place", in_place}}),
+          elementwise, [=](const KernelTable& t, Random random) {
+            Buffer x = random.uniform(heads * x_head), cos = random.uniform(dim / 2),
+                   sin = random.uniform(dim / 2), out(heads * out_head, 0.0f);
+            t.rotary(heads, head_dim, dim, interleaved, x.data(), x_head, cos.data(), sin.data(),
+                     inverse, in_place ? x.data() : out.data(), out_head);
+            return outputs(in_place ? x : out);
           });
 }
 
@@ -286,6 +342,24 @@ void check_activation(i64 n, Activation kind) {
             Buffer dout = random.uniform(n), saved = random.uniform(n, -1.0f, 1.0f), dx(n);
             t.activation_backward(kind, n, dout.data(), saved.data(), dx.data());
             return outputs(dx);
+          });
+}
+
+// gate and up are halves of one array, and so are their gradients.
+void check_gated(i64 n, Activation kind) {
+  const auto arguments = {std::pair<const char*, i64>{"kind", static_cast<i64>(kind)}, {"n", n}};
+  compare(label("gated", arguments), 4 * elementwise, [=](const KernelTable& t, Random random) {
+    Buffer both = random.uniform(rows * 2 * n, -8.0f, 8.0f), out(rows * n);
+    t.gated(kind, rows, n, both.data(), 2 * n, both.data() + n, 2 * n, out.data());
+    return outputs(out);
+  });
+  compare(label("gated_backward", arguments), 4 * elementwise,
+          [=](const KernelTable& t, Random random) {
+            Buffer dout = random.uniform(rows * n), both = random.uniform(rows * 2 * n),
+                   dboth(rows * 2 * n);
+            t.gated_backward(kind, rows, n, dout.data(), both.data(), 2 * n, both.data() + n, 2 * n,
+                             dboth.data(), 2 * n, dboth.data() + n, 2 * n);
+            return outputs(dboth);
           });
 }
 
@@ -369,6 +443,14 @@ void check_elementwise_losses(i64 n, i64 dout_stride) {
               return outputs(dx);
             });
   };
+  const auto sum = [=](auto kernel, const char* name) {
+    compare(label(name, {{"n", 40 * n}}), 16, [=](const KernelTable& t, Random random) {
+      Buffer x = random.uniform(40 * n, -20.0f, 20.0f), target = random.uniform(40 * n, 0.0f, 1.0f);
+      return outputs(Buffer(1, static_cast<float>((t.*kernel)(40 * n, x.data(), target.data()))));
+    });
+  };
+  sum(&KernelTable::mse_sum, "mse_sum");
+  sum(&KernelTable::bce_sum, "bce_sum");
   loss(&KernelTable::mse, exact, "mse");
   loss(&KernelTable::bce, elementwise, "bce");
   gradient(&KernelTable::mse_backward, exact, "mse_backward");
@@ -413,6 +495,14 @@ void check_optimizers(i64 n, bool flag) {
   });
 }
 
+void check_scale(i64 n) {
+  compare(label("scale", {{"n", n}}), exact, [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(n);
+    t.scale(n, 0.7f, x.data());
+    return outputs(x);
+  });
+}
+
 void check_sums(i64 n) {
   compare(label("sum_of_squares", {{"n", n}}), exact, [=](const KernelTable& t, Random random) {
     Buffer x = random.uniform(n);
@@ -448,7 +538,11 @@ int main() {
       check_activation(n, kind);
     }
     for (const bool flag : {false, true}) {
-      check_layer_norm(n, flag, !flag);
+      for (const bool residual : {false, true}) check_norms(n, flag, residual);
+      for (const bool inverse : {false, true}) {
+        check_rotary(n, 5, flag, inverse, false);
+        check_rotary(n, 0, flag, inverse, true);
+      }
       check_cross_entropy(n, flag ? 0.1f : 0.0f);
       check_elementwise_losses(n, flag);
       check_optimizers(n, flag);
@@ -458,7 +552,10 @@ int main() {
     }
     check_column_sum(n);
     check_softmax(n);
-    check_layer_norm(n, true, true);
+    check_log_softmax(n);
+    check_scale(n);
+    for (const Activation kind : {Activation::gelu, Activation::gelu_tanh, Activation::silu})
+      check_gated(n, kind);
     check_add_rows(n);
     for (const uint32_t threshold : {0u, 0x40000000u, 0xc0000000u})
       check_dropout(n, 12345, threshold);

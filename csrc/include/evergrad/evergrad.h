@@ -27,14 +27,15 @@ extern "C" {
 enum { EVERGRAD_OK = 0, EVERGRAD_NO_MEMORY = 1, EVERGRAD_UNAVAILABLE = 2 };
 
 /* The same order as in `activation` of linear: relu, sigmoid and tanh save their output for
- * backward, the two gelus save their input. */
+ * backward, the two gelus and silu save their input. */
 enum {
   EVERGRAD_ACTIVATION_NONE,
   EVERGRAD_ACTIVATION_RELU,
   EVERGRAD_ACTIVATION_SIGMOID,
   EVERGRAD_ACTIVATION_TANH,
   EVERGRAD_ACTIVATION_GELU,
-  EVERGRAD_ACTIVATION_GELU_TANH
+  EVERGRAD_ACTIVATION_GELU_TANH,
+  EVERGRAD_ACTIVATION_SILU
 };
 
 /* ---- runtime ----------------------------------------------------------------------------------
@@ -107,20 +108,50 @@ int evergrad_attention_backward(const evergrad_attention_shape* shape, evergrad_
 int evergrad_softmax(int64_t rows, int64_t n, const float* x, float* out) EVERGRAD_NOEXCEPT;
 int evergrad_softmax_backward(int64_t rows, int64_t n, const float* dout, const float* out,
                               float* dx) EVERGRAD_NOEXCEPT;
+int evergrad_log_softmax(int64_t rows, int64_t n, const float* x, float* out) EVERGRAD_NOEXCEPT;
+int evergrad_log_softmax_backward(int64_t rows, int64_t n, const float* dout, const float* out,
+                                  float* dx) EVERGRAD_NOEXCEPT;
 
-/* weight and bias may be null. */
-int evergrad_layer_norm(int64_t rows, int64_t n, const float* x, const float* weight,
-                        const float* bias, float eps, float* out, float* mean,
-                        float* rstd) EVERGRAD_NOEXCEPT;
+/* residual, weight and bias may be null. With a residual the rows that are normalised are
+ * total = x + residual; total may be x or residual. */
+int evergrad_layer_norm(int64_t rows, int64_t n, const float* x, const float* residual,
+                        const float* weight, const float* bias, float eps, float* total, float* out,
+                        float* mean, float* rstd) EVERGRAD_NOEXCEPT;
 /* dx = dresidual + gradient; weight, dresidual, dx, dweight, dbias may be null. */
 int evergrad_layer_norm_backward(int64_t rows, int64_t n, const float* dout, const float* x,
                                  const float* mean, const float* rstd, const float* weight,
                                  const float* dresidual, float* dx, float* dweight,
                                  float* dbias) EVERGRAD_NOEXCEPT;
+int evergrad_rms_norm(int64_t rows, int64_t n, const float* x, const float* residual,
+                      const float* weight, float eps, float* total, float* out,
+                      float* rstd) EVERGRAD_NOEXCEPT;
+int evergrad_rms_norm_backward(int64_t rows, int64_t n, const float* dout, const float* x,
+                               const float* rstd, const float* weight, const float* dresidual,
+                               float* dx, float* dweight) EVERGRAD_NOEXCEPT;
 
 int evergrad_activation(int activation, int64_t n, const float* x, float* out) EVERGRAD_NOEXCEPT;
 int evergrad_activation_backward(int activation, int64_t n, const float* dout, const float* saved,
                                  float* dx) EVERGRAD_NOEXCEPT;
+
+/* out = act(gate) * up for silu and the gelus; out and dout are contiguous, the rows of the others
+ * are strided, so that gate and up may be the halves of one array. dgate and dup may be the memory
+ * of inputs. */
+int evergrad_gated(int activation, int64_t rows, int64_t n, const float* gate, int64_t gate_stride,
+                   const float* up, int64_t up_stride, float* out) EVERGRAD_NOEXCEPT;
+int evergrad_gated_backward(int activation, int64_t rows, int64_t n, const float* dout,
+                            const float* gate, int64_t gate_stride, const float* up,
+                            int64_t up_stride, float* dgate, int64_t dgate_stride, float* dup,
+                            int64_t dup_stride) EVERGRAD_NOEXCEPT;
+
+/* ---- rotary -----------------------------------------------------------------------------------
+ */
+
+/* Turns the first `dim` numbers of each head, in pairs (j, j + dim / 2) or (2 j, 2 j + 1); out may
+ * be x. cos and sin are tables [rows of positions, dim / 2]; positions [batch, tokens] are rows of
+ * them, or null for 0, 1, ... in each batch. `inverse` turns back: the gradient. */
+int evergrad_rotary(int64_t batch, int64_t tokens, int64_t heads, int64_t head_dim, int64_t dim,
+                    int interleaved, evergrad_heads x, const float* cos, const float* sin,
+                    const int64_t* positions, int inverse, evergrad_heads out) EVERGRAD_NOEXCEPT;
 
 /* ---- embedding --------------------------------------------------------------------------------
  */
@@ -168,6 +199,10 @@ int evergrad_linear_cross_entropy_with_grads(const evergrad_linear_cross_entropy
 int evergrad_mse(int64_t n, const float* x, const float* target, float* out) EVERGRAD_NOEXCEPT;
 int evergrad_bce_with_logits(int64_t n, const float* x, const float* target,
                              float* out) EVERGRAD_NOEXCEPT;
+/* The sums over all elements, in float64. */
+int evergrad_mse_sum(int64_t n, const float* x, const float* target, double* sum) EVERGRAD_NOEXCEPT;
+int evergrad_bce_with_logits_sum(int64_t n, const float* x, const float* target,
+                                 double* sum) EVERGRAD_NOEXCEPT;
 /* dout_stride: 1 for a cotangent per element, 0 for one number. */
 int evergrad_mse_backward(int64_t n, const float* dout, int64_t dout_stride, const float* x,
                           const float* target, float* dx) EVERGRAD_NOEXCEPT;

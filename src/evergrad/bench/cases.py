@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def saved_linear(c: Any) -> dict[str, Any]:
     """What the derivative of the activation needs: its input, or its output before the residual."""
     if c.activation is None:
         return {}
-    if c.activation.startswith("gelu"):
+    if c.activation in ("gelu", "gelu_tanh", "silu"):
         return {"saved": c.pre}
     return {"saved": ops.linear(c.x, c.weight, c.bias, activation=c.activation)}
 
@@ -148,6 +149,7 @@ def torch_linear(F: Any, t: Any) -> Any:
         None: lambda y: y,
         "gelu": F.gelu,
         "gelu_tanh": partial(F.gelu, approximate="tanh"),
+        "silu": F.silu,
     }.get(t.activation) or getattr(_torch(), t.activation)
 
     def run() -> Any:
@@ -157,7 +159,7 @@ def torch_linear(F: Any, t: Any) -> Any:
     return run
 
 
-ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh")
+ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu")
 
 LINEAR = Op(
     name="linear",
@@ -198,27 +200,33 @@ LINEAR = Op(
 
 # --- softmax, attention, normalisation ----------------------------------------------------------
 
-SOFTMAX = Op(
-    name="softmax",
-    draw=lambda rng, shape, dim=-1: dict(x=normal(rng, *shape, scale=3.0), dim=dim),
-    shapes=dict(x="*", out="*", dout="*", dx="*"),
-    tests=[
-        dict(shape=(3, 5)),
-        *over("shape", tuple((3, n) for n in TAILS)),
-        *over("dim", (0, 1, -2), shape=(5, 4, 19)),
-        dict(shape=(7,)),
-        dict(shape=(0, 5)),
-        dict(shape=(5, 0)),
-    ],
-    large=dict(shape=(700, 301)),
-    bench=[dict(shape=(24576, 256)), dict(shape=(256, 8192)), dict(shape=(8,))],
-    flops=lambda c: c.x.size * (EXP + 4),
-    backward_flops=4 / (EXP + 4),
-    grads=dict(x="dx"),
-    invalid=dict(dim=(2, -3)),
-    relative=("out",),
-    torch=lambda F, t: partial(F.softmax, t.x, dim=t.dim),
-)
+
+def softmax(name: str, relative: tuple[str, ...]) -> Op:
+    return Op(
+        name=name,
+        draw=lambda rng, shape, dim=-1: dict(x=normal(rng, *shape, scale=3.0), dim=dim),
+        shapes=dict(x="*", out="*", dout="*", dx="*"),
+        tests=[
+            dict(shape=(3, 5)),
+            *over("shape", tuple((3, n) for n in TAILS)),
+            *over("dim", (0, 1, -2), shape=(5, 4, 19)),
+            dict(shape=(7,)),
+            dict(shape=(0, 5)),
+            dict(shape=(5, 0)),
+        ],
+        large=dict(shape=(700, 301)),
+        bench=[dict(shape=(24576, 256)), dict(shape=(256, 8192)), dict(shape=(8,))],
+        flops=lambda c: c.x.size * (EXP + 4),
+        backward_flops=4 / (EXP + 4) if name == "softmax" else 1.0,
+        grads=dict(x="dx"),
+        invalid=dict(dim=(2, -3)),
+        relative=relative,
+        torch=lambda F, t: partial(getattr(F, name), t.x, dim=t.dim),
+    )
+
+
+SOFTMAX = softmax("softmax", relative=("out",))
+LOG_SOFTMAX = softmax("log_softmax", relative=())
 
 
 def draw_attention(
@@ -442,6 +450,152 @@ LAYER_NORM = Op(
 )  # fmt: skip
 
 
+RMS_NORM = Op(
+    name="rms_norm",
+    draw=lambda rng, bias=False, **dims: draw_layer_norm(rng, bias=bias, **dims),
+    shapes=dict(
+        x="* n", weight="n", out="* n", dout="* n", rstd="*", dresidual="* n", dx="* n",
+        dweight="n",
+    ),
+    tests=[
+        dict(rows=(3,), normalized_shape=(6,), residual=True),
+        *over("normalized_shape", tuple((n,) for n in TAILS), rows=(5,)),
+        *over("rows", ((), (1,), (0,), (2, 9), (67,)), normalized_shape=(19,), residual=True),
+        dict(rows=(4,), normalized_shape=(3, 7)),
+        dict(rows=(4,), normalized_shape=(33,), affine=False, eps=0.1),
+    ],
+    large=dict(rows=(700,), normalized_shape=(203,), residual=True),
+    bench=[
+        dict(rows=(2048,), normalized_shape=(768,)),
+        dict(rows=(2048,), normalized_shape=(128,)),
+    ],
+    flops=lambda c: 5 * c.x.size,
+    backward_flops=8 / 5,
+    returns=("out", "rstd"),
+    keep=dict(return_stats=True),
+    grads=dict(x="dx", weight="dweight"),
+    invalid=dict(normalized_shape=((5,), (6, 1), ())),
+    torch=lambda F, t: partial(F.rms_norm, t.x, t.normalized_shape, t.weight, t.eps),
+)  # fmt: skip
+
+
+def after_residual(op: Op) -> Op:
+    """A norm of x + residual, which comes back too; `dresidual` is its cotangent."""
+
+    def draw(rng: Generator, **dims: Any) -> dict[str, Any]:
+        args = op.draw(rng, **dims)
+        return dict(args, residual=normal(rng, *args["x"].shape))
+
+    def torch(F: Any, t: Any) -> Any:
+        def run() -> Any:
+            total = SimpleNamespace(**{**vars(t), "x": t.x + t.residual})
+            assert op.torch is not None
+            return op.torch(F, total)(), total.x
+
+        return run
+
+    return replace(
+        op,
+        variant="residual",
+        draw=draw,
+        shapes=dict(op.shapes, residual="* n", total="* n"),
+        tests=[dims for dims in op.tests if "residual" in dims or len(dims["rows"]) == 1][::3],
+        returns=("out", "total", *op.returns[1:]),
+        saved=lambda c: {"x": c.total},
+        torch=torch,
+    )
+
+
+LAYER_NORM_RESIDUAL = after_residual(LAYER_NORM)
+RMS_NORM_RESIDUAL = after_residual(RMS_NORM)
+
+
+# --- rotary embedding ---------------------------------------------------------------------------
+
+
+def draw_rotary(
+    rng: Generator,
+    tokens: tuple[int, ...],
+    heads: int,
+    head_dim: int,
+    turned: int | None = None,
+    interleaved: bool = False,
+    positions: bool = False,
+) -> dict[str, Any]:
+    """`tokens`: (batch, tokens), or (total,); `turned`: how many numbers of a head are."""
+    length = tokens[-1] + 3
+    cos, sin = ops.rotary_table(length, head_dim if turned is None else turned, theta=100.0)
+    return dict(
+        x=normal(rng, *tokens, heads, head_dim),
+        cos=cos,
+        sin=sin,
+        interleaved=interleaved,
+        positions=integers(rng, length, *tokens) if positions else None,
+    )
+
+
+def torch_rotary(F: Any, t: Any) -> Any:
+    torch = _torch()
+
+    def run() -> Any:
+        d = t.cos.shape[1]
+        rows = torch.arange(t.x.shape[-3]) if t.positions is None else t.positions
+        cos, sin = t.cos[rows][..., None, :], t.sin[rows][..., None, :]
+        x, rest = t.x[..., : 2 * d], t.x[..., 2 * d :]
+        if t.interleaved:
+            a, b = x[..., 0::2], x[..., 1::2]
+            turned = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
+        else:
+            a, b = x[..., :d], x[..., d:]
+            turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+        return torch.cat((turned, rest), -1)
+
+    return run
+
+
+def rotary(variant: str, shape: str, plain: tuple[int, ...]) -> Op:
+    per_head = f"{shape} heads dim"
+    dims = dict(tokens=plain, heads=3, head_dim=6, positions=True)
+    return Op(
+        name="rotary",
+        variant=variant,
+        draw=draw_rotary,
+        shapes=dict(
+            x=per_head, out=per_head, dout=per_head, dx=per_head,
+            cos="length half", sin="length half", positions=shape,
+        ),
+        strided=("x", "out", "dout", "dx"),
+        tests=[
+            dims,
+            dict(dims, interleaved=True),
+            *over("head_dim", (2, 8, 14, 16, 18, 30, 64, 66, 128, 130, 258),
+                  tokens=plain, heads=2),
+            *over("head_dim", (2, 8, 14, 16, 18, 30, 64, 66, 128, 130, 258),
+                  tokens=plain, heads=2, interleaved=True),
+            *over("turned", (0, 2, 16, 18), tokens=plain, heads=2, head_dim=21),
+            *over("turned", (0, 2, 16, 18), tokens=plain, heads=2, head_dim=21, interleaved=True),
+            dict(tokens=(0,) * len(plain), heads=2, head_dim=8),
+        ],
+        large=dict(tokens=(*plain[:-1], 300), heads=5, head_dim=64, positions=True),
+        bench=[
+            dict(tokens=(1024,) if len(plain) == 1 else (2, 512), heads=12, head_dim=64),
+            dict(tokens=(1024,) if len(plain) == 1 else (2, 512), heads=12, head_dim=64,
+                 interleaved=True),
+        ],
+        flops=lambda c: 6 * c.x.shape[-3] * c.x.shape[-2] * c.cos.shape[1],
+        backward_flops=1.0,
+        bytes=lambda c: 2 * c.x.nbytes + c.x.shape[-3] * c.cos.shape[1] * 8,
+        grads=dict(x="dx"),
+        bounds=dict(positions=lambda c: len(c.cos)),
+        relative=(),
+        torch=torch_rotary,
+    )  # fmt: skip
+
+
+ROTARY = rotary("", "batch tokens", (2, 5))
+ROTARY_PACKED = rotary("packed", "total", (7,))
+
+
 # --- elementwise --------------------------------------------------------------------------------
 
 ELEMENTWISE_SHAPES = [(2, 3), *((n,) for n in TAILS), (4, 5, 3), (1000,), (), (0,)]
@@ -473,7 +627,7 @@ def activation(
         invalid={option: ("other",) for option in options},
         relative=relative,
         torch=lambda F, t: partial(
-            getattr(F if name == "gelu" else _torch(), name),
+            getattr(F if name in ("gelu", "silu") else _torch(), name),
             t.x,
             **{option: getattr(t, option) for option in options},
         ),
@@ -489,6 +643,60 @@ GELU = activation(
     "gelu", backward_by="x", flops=EXP + 10, backward_flops=EXP + 18, relative=(),
     approximate=("none", "tanh"),
 )  # fmt: skip
+
+SILU = activation("silu", backward_by="x", flops=EXP + 3, backward_flops=EXP + 6, relative=("out",))
+
+
+def draw_gated(
+    rng: Generator, rows: tuple[int, ...], n: int, packed: bool = False, **options: str
+) -> dict[str, Any]:
+    """`packed`: the halves of one array."""
+    both = normal(rng, *rows, 2 * n, scale=2.0)
+    gate, up = both[..., :n], both[..., n:]
+    return dict(gate=gate if packed else gate.copy(), up=up if packed else up.copy(), **options)
+
+
+def gated(name: str, options: tuple[dict[str, str], ...]) -> Op:
+    def torch(F: Any, t: Any) -> Any:
+        approximate = getattr(t, "approximate", None)
+        activate = F.silu if approximate is None else partial(F.gelu, approximate=approximate)
+        return lambda: activate(t.gate) * t.up
+
+    return Op(
+        name=name,
+        draw=draw_gated,
+        shapes=dict.fromkeys(("gate", "up", "out", "dout", "dgate", "dup"), "* n"),
+        strided=("gate", "up", "dgate", "dup"),
+        tests=[
+            case
+            for option in options
+            for case in (
+                dict(rows=(2, 3), n=5, **option),
+                *over("n", TAILS[::2], rows=(3,), packed=True, **option),
+                *over("rows", ((), (0,), (2, 9)), n=19, **option),
+                dict(rows=(4,), n=0, **option),
+                dict(rows=(3, 5), n=33, packed=True, **option),
+            )
+        ],
+        large=dict(rows=(300,), n=501, packed=True, **options[-1]),
+        bench=[
+            case
+            for option in options
+            for case in (
+                dict(rows=(2048,), n=1536, **option),
+                dict(rows=(2048,), n=1536, packed=True, **option),
+            )
+        ],
+        flops=lambda c: (EXP + (4 if name == "swiglu" else 11)) * c.gate.size,
+        backward_flops=1.5,
+        grads=dict(gate="dgate", up="dup"),
+        invalid=dict(approximate=("other",)) if name == "geglu" else {},
+        torch=torch,
+    )
+
+
+SWIGLU = gated("swiglu", ({},))
+GEGLU = gated("geglu", (dict(approximate="none"), dict(approximate="tanh")))
 
 DROPOUT = Op(
     name="dropout",
@@ -862,10 +1070,10 @@ GRAD_NORM = Op(
 
 OPS: tuple[Op, ...] = (
     MATMUL, LINEAR,
-    SOFTMAX,
-    ATTENTION, PACKED_ATTENTION,
-    LAYER_NORM,
-    RELU, SIGMOID, TANH, GELU,
+    SOFTMAX, LOG_SOFTMAX,
+    ATTENTION, PACKED_ATTENTION, ROTARY, ROTARY_PACKED,
+    LAYER_NORM, LAYER_NORM_RESIDUAL, RMS_NORM, RMS_NORM_RESIDUAL,
+    RELU, SIGMOID, TANH, GELU, SILU, SWIGLU, GEGLU,
     EMBEDDING,
     CROSS_ENTROPY, LINEAR_CROSS_ENTROPY, LINEAR_CROSS_ENTROPY_WITH_GRADS, MSE, BCE,
     DROPOUT,

@@ -17,7 +17,7 @@ from .random import RandomStream, initial_weight
 __all__ = ["Linear", "ResidualLinear"]
 
 # What the derivative of an activation is written in: its input, or its output.
-_NEEDS_PRE = ("gelu", "gelu_tanh")
+_NEEDS_PRE = ("gelu", "gelu_tanh", "silu")
 _NEEDS_OUT = ("relu", "sigmoid", "tanh")
 
 
@@ -30,7 +30,7 @@ class Linear(Module):
         Sizes of the last dimension of input and output.
     bias : bool, default True
         Whether to add b.
-    activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh"}
+    activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu"}
         Applied in the same pass over the output.
     std : float, optional
         Initial weights are normal with this standard deviation and the bias is 0. By default

@@ -15,12 +15,15 @@ from .activation import (
     relu_backward,
     sigmoid,
     sigmoid_backward,
+    silu,
+    silu_backward,
     tanh,
     tanh_backward,
 )
 from .attention import attention, attention_backward
 from .dropout import dropout, dropout_backward
 from .embedding import embedding, embedding_backward
+from .gated import geglu, geglu_backward, swiglu, swiglu_backward
 from .gemm import linear, linear_backward, matmul, matmul_backward
 from .linear_cross_entropy import (
     linear_cross_entropy,
@@ -36,9 +39,10 @@ from .loss import (
     mse_loss_backward,
 )
 from .memory import empty
-from .norm import layer_norm, layer_norm_backward
+from .norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 from .optimizer import adam_step, grad_norm, rmsprop_step, sgd_step
-from .softmax import softmax, softmax_backward
+from .rotary import rotary, rotary_backward, rotary_table
+from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
     "adam_step",
@@ -53,6 +57,8 @@ __all__ = [
     "embedding",
     "embedding_backward",
     "empty",
+    "geglu",
+    "geglu_backward",
     "gelu",
     "gelu_backward",
     "grad_norm",
@@ -63,18 +69,29 @@ __all__ = [
     "linear_cross_entropy",
     "linear_cross_entropy_backward",
     "linear_cross_entropy_with_grads",
+    "log_softmax",
+    "log_softmax_backward",
     "matmul",
     "matmul_backward",
     "mse_loss",
     "mse_loss_backward",
     "relu",
     "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "rmsprop_step",
+    "rotary",
+    "rotary_backward",
+    "rotary_table",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",
+    "silu",
+    "silu_backward",
     "softmax",
     "softmax_backward",
+    "swiglu",
+    "swiglu_backward",
     "tanh",
     "tanh_backward",
 ]

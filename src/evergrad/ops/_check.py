@@ -42,6 +42,16 @@ def floats(name: str, x: Any, contiguous: bool = True) -> None:
         raise ValueError(f"{name}: expected aligned memory, got data at an odd address")
 
 
+def last_contiguous(name: str, x: Any) -> None:
+    """``x`` is as for ``floats``, but only its last axis has to be contiguous."""
+    floats(name, x, contiguous=False)
+    if x.size and x.ndim and x.shape[-1] > 1 and x.strides[-1] != x.itemsize:
+        raise ValueError(f"{name}: expected a contiguous last axis, got strides {x.strides}")
+    if any(stride < 0 or stride % x.itemsize for stride in x.strides):
+        raise ValueError(f"{name}: expected strides that are multiples of {x.itemsize} bytes, "
+                         f"none negative, got {x.strides}")  # fmt: skip
+
+
 def same_dtype(first_name: str, first: np.ndarray, /, **others: np.ndarray | None) -> None:
     for name, x in others.items():
         if x is not None and x.dtype != first.dtype:
@@ -99,12 +109,17 @@ def output(
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
 
 
+def overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays share an element; strided slices of one array need not."""
+    return np.may_share_memory(a, b) and np.may_share_memory(a, b, max_work=10000)  # type: ignore[arg-type]
+
+
 def no_overlap(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None) -> None:
     """``out`` shares no memory with the inputs."""
     if out is None:
         return
     for other, x in inputs.items():
-        if x is not None and np.may_share_memory(out, x):
+        if x is not None and overlap(out, x):
             raise ValueError(
                 f"{name}: expected memory of its own, got an array that overlaps {other}"
             )
@@ -117,8 +132,12 @@ def in_place_or_apart(name: str, out: np.ndarray | None, /, **inputs: np.ndarray
     for other, x in inputs.items():
         if (
             x is not None
-            and np.may_share_memory(out, x)
-            and not (x.ctypes.data == out.ctypes.data and x.shape == out.shape)
+            and overlap(out, x)
+            and not (
+                x.ctypes.data == out.ctypes.data
+                and x.shape == out.shape
+                and (x.strides == out.strides or (x.flags.c_contiguous and out.flags.c_contiguous))
+            )
         ):
             raise ValueError(f"{name}: expected {other} itself or memory apart from it, got a part")
 

@@ -277,3 +277,64 @@ def gelu_backward(
     _check.choice("approximate", approximate, ("none", "tanh"))
     _backward_checks("x", x, dout, dx)
     return active.gelu_backward(dout, x, approximate, dx)
+
+
+def silu(x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    r"""Sigmoid linear unit, or swish (Elfwing et al. 2018): :math:`x\,\sigma(x)`.
+
+    Parameters
+    ----------
+    x : ndarray, float32, [...]
+    out : ndarray, optional
+        Written instead of a new array; may be ``x`` itself.
+
+    Returns
+    -------
+    ndarray
+        float32, the shape of ``x``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong type or dtype; for wrong shapes, strides, a read-only ``out``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> ops.silu(np.array([0.0, 20.0], np.float32))
+    array([ 0., 20.], dtype=float32)
+    """
+    _forward_checks(x, out)
+    return active.silu(x, out)
+
+
+def silu_backward(dout: np.ndarray, x: np.ndarray, *, dx: np.ndarray | None = None) -> np.ndarray:
+    r"""dx = dout * (s + x s (1 - s)) with :math:`s = \sigma(x)`.
+
+    Parameters
+    ----------
+    dout, x : ndarray, float32, [...]
+        The cotangent, and what ``silu`` was given.
+    dx : ndarray, optional
+        Written instead of a new array; may be ``dout`` itself.
+
+    Returns
+    -------
+    ndarray
+        float32, the shape of ``x``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``silu``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> ops.silu_backward(np.ones(1, np.float32), np.zeros(1, np.float32))
+    array([0.5], dtype=float32)
+    """
+    _backward_checks("x", x, dout, dx)
+    return active.silu_backward(dout, x, dx)

@@ -12,13 +12,8 @@ from . import _check
 
 
 def _last_contiguous(name: str, x: np.ndarray, rank: int) -> None:
-    _check.floats(name, x, contiguous=False)
+    _check.last_contiguous(name, x)
     _check.has_rank(name, x, rank, rank)
-    if x.size and x.shape[-1] > 1 and x.strides[-1] != x.itemsize:
-        raise ValueError(f"{name}: expected a contiguous last axis, got strides {x.strides}")
-    if any(stride < 0 or stride % x.itemsize for stride in x.strides):
-        raise ValueError(f"{name}: expected strides that are multiples of {x.itemsize} bytes, "
-                         f"none negative, got {x.strides}")  # fmt: skip
 
 
 def _boundaries(name: str, cu_seqlens: Any, tokens_name: str, tokens: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from ..backends import active
 from . import _check
 
-ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh")
+ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu")
 
 
 def _matrix(name: str, x: np.ndarray) -> None:
@@ -142,11 +142,11 @@ def linear(
     x : ndarray, float32, [..., in_features]
     weight : ndarray, float32, [out_features, in_features]
     bias : ndarray, float32, [out_features], optional
-    activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh"}
+    activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu"}
     residual : ndarray, float32, [..., out_features], optional
         Added after the activation.
     return_pre : bool
-        Also return the input of the activation, which the backward of gelu needs.
+        Also return the input of the activation, which the backward of the gelus and silu needs.
     out : ndarray, optional
         Written instead of a new array. It may be ``residual`` itself (copied for the length of
         the call in the native backend).
@@ -220,9 +220,9 @@ def linear_backward(
     dout : ndarray, float32, [..., out_features]
     x, weight : ndarray
         What ``linear`` was given.
-    activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh"}
+    activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu"}
     saved : ndarray, float32, the shape of ``dout``
-        What the activation's own backward takes: the pre-activation for "gelu" and "gelu_tanh",
+        What the activation's own backward takes: the pre-activation for the gelus and "silu",
         the output (without residual) for "relu", "sigmoid" and "tanh".
     dx : ndarray, optional
         Overwritten.

@@ -12,14 +12,16 @@ from . import _check
 REDUCTIONS = ("mean", "sum", "none")
 
 
+def _mean(total: float, count: int) -> float:
+    return total / count if count else float("nan")
+
+
 def _reduced(losses: np.ndarray, reduction: str, count: int) -> float | np.ndarray:
     if reduction == "none":
         return losses
     # Summed in float64: a mean over a million tokens keeps its last digits.
     total = float(losses.sum(dtype=np.float64))
-    if reduction == "sum":
-        return total
-    return total / count if count else float("nan")
+    return total if reduction == "sum" else _mean(total, count)
 
 
 def _counted(target: np.ndarray, ignore_index: int) -> int:
@@ -235,7 +237,10 @@ def mse_loss(
     5.0
     """
     _pair_checks(input, target, reduction)
-    return _reduced(active.mse_loss(input, target, None), reduction, input.size)
+    if reduction == "none":
+        return active.mse_loss(input, target, None)
+    total = active.mse_loss_sum(input, target)
+    return total if reduction == "sum" else _mean(total, input.size)
 
 
 def mse_loss_backward(
@@ -310,8 +315,10 @@ def binary_cross_entropy_with_logits(
     0.6931
     """
     _pair_checks(input, target, reduction)
-    losses = active.binary_cross_entropy_with_logits(input, target, None)
-    return _reduced(losses, reduction, input.size)
+    if reduction == "none":
+        return active.binary_cross_entropy_with_logits(input, target, None)
+    total = active.binary_cross_entropy_with_logits_sum(input, target)
+    return total if reduction == "sum" else _mean(total, input.size)
 
 
 def binary_cross_entropy_with_logits_backward(

@@ -14,12 +14,15 @@ from .activation import (
     relu_backward,
     sigmoid,
     sigmoid_backward,
+    silu,
+    silu_backward,
     tanh,
     tanh_backward,
 )
 from .attention import attention, attention_backward
 from .dropout import dropout, dropout_backward
 from .embedding import embedding, embedding_backward
+from .gated import gated, gated_backward
 from .gemm import linear, linear_backward, matmul
 from .linear_cross_entropy import (
     linear_cross_entropy,
@@ -29,14 +32,17 @@ from .linear_cross_entropy import (
 from .loss import (
     binary_cross_entropy_with_logits,
     binary_cross_entropy_with_logits_backward,
+    binary_cross_entropy_with_logits_sum,
     cross_entropy,
     cross_entropy_backward,
     mse_loss,
     mse_loss_backward,
+    mse_loss_sum,
 )
-from .norm import layer_norm, layer_norm_backward
+from .norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 from .optimizer import adam_step, grad_norm, rmsprop_step, sgd_step
-from .softmax import softmax, softmax_backward
+from .rotary import rotary
+from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
     "adam_step",
@@ -44,12 +50,15 @@ __all__ = [
     "attention_backward",
     "binary_cross_entropy_with_logits",
     "binary_cross_entropy_with_logits_backward",
+    "binary_cross_entropy_with_logits_sum",
     "cross_entropy",
     "cross_entropy_backward",
     "dropout",
     "dropout_backward",
     "embedding",
     "embedding_backward",
+    "gated",
+    "gated_backward",
     "gelu",
     "gelu_backward",
     "grad_norm",
@@ -60,15 +69,23 @@ __all__ = [
     "linear_cross_entropy",
     "linear_cross_entropy_backward",
     "linear_cross_entropy_with_grads",
+    "log_softmax",
+    "log_softmax_backward",
     "matmul",
     "mse_loss",
     "mse_loss_backward",
+    "mse_loss_sum",
     "relu",
     "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "rmsprop_step",
+    "rotary",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",
+    "silu",
+    "silu_backward",
     "softmax",
     "softmax_backward",
     "tanh",

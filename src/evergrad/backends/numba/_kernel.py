@@ -93,6 +93,17 @@ def present(x: NDArray[Any] | None, ndim: int) -> NDArray[Any]:
     return np.empty((0,) * ndim, np.float32) if x is None else x
 
 
+def memory(x: NDArray[Any]) -> NDArray[Any]:
+    """The memory from the first to the last number of a strided array, [length].
+
+    Numba makes vector code of loops over it, and one compiled form for any strides.
+    """
+    if x.size == 0:
+        return np.empty(0, np.float32)
+    length = 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True)) // 4
+    return np.lib.stride_tricks.as_strided(x, (length,), (4,), writeable=x.flags.writeable)
+
+
 @inline
 def pieces(size: int, piece: int) -> int:
     """How many pieces cover `size`."""

@@ -20,7 +20,7 @@ _TWO_SQRT_2_OVER_PI = np.float32(2 * 0.7978845608028654)
 _CUBIC = np.float32(0.044715)
 _CUBIC_SLOPE = np.float32(3 * 0.044715)
 
-_RELU, _SIGMOID, _TANH, _GELU, _GELU_TANH = range(1, 6)
+_RELU, _SIGMOID, _TANH, _GELU, _GELU_TANH, _SILU = range(1, 7)
 CODES = {
     None: 0,
     "relu": _RELU,
@@ -28,6 +28,7 @@ CODES = {
     "tanh": _TANH,
     "gelu": _GELU,
     "gelu_tanh": _GELU_TANH,
+    "silu": _SILU,
 }
 
 
@@ -69,6 +70,14 @@ def _gelu_tanh_slope(x: float) -> float:
 
 
 @inline
+def _silu_slope(x: float) -> float:
+    """s + x s (1 - s)."""
+    s = _sigmoid(x)
+    y = x * s
+    return s + y * (ONE - s)
+
+
+@inline
 def activate(code: int, x: Array, y: Array) -> None:
     """y = f(x). The choice is made once, outside the loops."""
     if code == _RELU:
@@ -86,13 +95,16 @@ def activate(code: int, x: Array, y: Array) -> None:
     elif code == _GELU_TANH:
         for i in range(x.size):
             y[i] = _gelu_tanh(x[i])
+    elif code == _SILU:
+        for i in range(x.size):
+            y[i] = x[i] * _sigmoid(x[i])
     else:
         store(x, y)
 
 
 @inline
 def slope(code: int, saved: Array, y: Array) -> None:
-    """y = f'(x), from saved = x for the gelus and f(x) for the others."""
+    """y = f'(x), from saved = x for the gelus and silu, f(x) for the others."""
     if code == _RELU:
         for i in range(saved.size):
             y[i] = ONE if saved[i] > ZERO else ZERO
@@ -105,9 +117,12 @@ def slope(code: int, saved: Array, y: Array) -> None:
     elif code == _GELU:
         for i in range(saved.size):
             y[i] = _gelu_slope(saved[i])
-    else:
+    elif code == _GELU_TANH:
         for i in range(saved.size):
             y[i] = _gelu_tanh_slope(saved[i])
+    else:
+        for i in range(saved.size):
+            y[i] = _silu_slope(saved[i])
 
 
 @kernel
@@ -180,3 +195,13 @@ def gelu(x: Array, approximate: str, out: Array | None) -> Array:
 def gelu_backward(dout: Array, x: Array, approximate: str, dx: Array | None) -> Array:
     """dout * gelu'(x)."""
     return _backward("gelu" if approximate == "none" else "gelu_tanh", dout, x, dx)
+
+
+def silu(x: Array, out: Array | None) -> Array:
+    """x * sigmoid(x)."""
+    return _forward("silu", x, out)
+
+
+def silu_backward(dout: Array, saved: Array, dx: Array | None) -> Array:
+    """dout * (s + x s (1 - s)), saved = x, s = sigmoid(x)."""
+    return _backward("silu", dout, saved, dx)

@@ -1,4 +1,4 @@
-"""Losses before reduction: one value a row or an element. `evergrad.ops` reduces."""
+"""Losses: one value a row or an element, and for the latter their sum; `evergrad.ops` reduces."""
 
 from __future__ import annotations
 
@@ -129,6 +129,18 @@ def _forward_kernel(x: Array, target: Array, code: int, out: Array) -> None:
 
 
 @kernel
+def _sum_kernel(x: Array, target: Array, code: int, partials: Array) -> None:
+    for b in prange(partials.size):
+        lo, hi = bounds(b, x.size, CHUNK)
+        y = np.empty(hi - lo, np.float32)
+        _elementwise(code, x[lo:hi], target[lo:hi], y)
+        total = 0.0
+        for j in range(y.size):
+            total += np.float64(y[j])
+        partials[b] = total
+
+
+@kernel
 def _backward_kernel(x: Array, target: Array, code: int, dout: Array, dx: Array) -> None:
     for b in prange(pieces(x.size, CHUNK)):
         lo, hi = bounds(b, x.size, CHUNK)
@@ -149,6 +161,12 @@ def _forward(code: int, x: Array, target: Array, out: Array | None) -> Array:
     return out
 
 
+def _sum(code: int, x: Array, target: Array) -> float:
+    partials = np.empty(-(-x.size // CHUNK), np.float64)
+    _sum_kernel(x.reshape(-1), target.reshape(-1), code, partials)
+    return float(partials.sum())
+
+
 def _backward(code: int, dout: Array, x: Array, target: Array, dx: Array | None) -> Array:
     if dx is None:
         dx = np.empty_like(x)
@@ -161,6 +179,11 @@ def mse_loss(x: Array, target: Array, out: Array | None) -> Array:
     return _forward(_MSE, x, target, out)
 
 
+def mse_loss_sum(x: Array, target: Array) -> float:
+    """The sum of (x - target)^2, in float64."""
+    return _sum(_MSE, x, target)
+
+
 def mse_loss_backward(dout: Array, x: Array, target: Array, dx: Array | None) -> Array:
     """2 * dout * (x - target); dout has the size of x, or size 1."""
     return _backward(_MSE_SLOPE, dout, x, target, dx)
@@ -169,6 +192,11 @@ def mse_loss_backward(dout: Array, x: Array, target: Array, dx: Array | None) ->
 def binary_cross_entropy_with_logits(x: Array, target: Array, out: Array | None) -> Array:
     """max(x, 0) - x t + log(1 + exp(-|x|)), elementwise."""
     return _forward(_BCE, x, target, out)
+
+
+def binary_cross_entropy_with_logits_sum(x: Array, target: Array) -> float:
+    """The sum of the losses, in float64."""
+    return _sum(_BCE, x, target)
 
 
 def binary_cross_entropy_with_logits_backward(

@@ -1,4 +1,4 @@
-"""Layer normalisation over rows (Ba, Kiros & Hinton 2016)."""
+"""Normalisation over rows: layer norm (Ba et al. 2016), RMS norm (Zhang & Sennrich 2019)."""
 
 from __future__ import annotations
 
@@ -15,26 +15,46 @@ Array = NDArray[Any]
 
 
 @kernel
-def _layer_norm_kernel(
-    x: Array, weight: Array, bias: Array, eps: float, out: Array, mean: Array, rstd: Array
+def _norm_kernel(
+    x: Array,
+    residual: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    total: Array,
+    out: Array,
+    mean: Array,
+    rstd: Array,
 ) -> None:
+    """Of total = x + residual when they are not empty, else of x; RMS norm when mean is empty."""
     rows, n = x.shape
     for b in prange(pieces(rows, ROWS)):
         lo, hi = bounds(b, rows, ROWS)
         y = np.empty(n, np.float32)
         for r in range(lo, hi):
             row = x[r]
-            total = ZERO
             for j in range(n):
-                total += row[j]
-            m = total / np.float32(n)
+                y[j] = row[j]
+            if residual.size > 0:
+                skip = residual[r]
+                for j in range(n):
+                    y[j] += skip[j]
+                store(y, total[r])
+            if mean.size > 0:
+                s = ZERO
+                for j in range(n):
+                    s += y[j]
+                m = s / np.float32(n)
+                mean[r] = m
+                for j in range(n):
+                    y[j] -= m
             squares = ZERO
             for j in range(n):
-                y[j] = row[j] - m
                 squares += y[j] * y[j]
-            s = ONE / np.sqrt(squares / np.float32(n) + eps)
+            scale = ONE / np.sqrt(squares / np.float32(n) + eps)
+            rstd[r] = scale
             for j in range(n):
-                y[j] *= s
+                y[j] *= scale
             if weight.size > 0:
                 for j in range(n):
                     y[j] *= weight[j]
@@ -42,23 +62,57 @@ def _layer_norm_kernel(
                 for j in range(n):
                     y[j] += bias[j]
             store(y, out[r])
-            mean[r] = m
-            rstd[r] = s
+
+
+def _norm(
+    x: Array,
+    residual: Array | None,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    total: Array | None,
+    out: Array | None,
+    mean: Array,
+) -> tuple[Array, Array | None, Array]:
+    out = np.empty_like(x) if out is None else out
+    total = np.empty_like(x) if total is None and residual is not None else total
+    rstd = np.empty(x.shape[0], np.float32)
+    _norm_kernel(
+        *(x, present(residual, 2), present(weight, 1), present(bias, 1), np.float32(eps)),
+        *(present(total, 2), out, mean, rstd),
+    )
+    return out, None if residual is None else total, rstd
 
 
 def layer_norm(
-    x: Array, weight: Array | None, bias: Array | None, eps: float, out: Array | None
-) -> tuple[Array, Array, Array]:
-    """(out = (x - mean) * rstd * weight + bias, mean [rows], rstd [rows]);  x, out [rows, n]."""
-    if out is None:
-        out = np.empty_like(x)
-    mean, rstd = np.empty(x.shape[0], np.float32), np.empty(x.shape[0], np.float32)
-    _layer_norm_kernel(x, present(weight, 1), present(bias, 1), np.float32(eps), out, mean, rstd)
-    return out, mean, rstd
+    x: Array,
+    residual: Array | None,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    total: Array | None,
+    out: Array | None,
+) -> tuple[Array, Array | None, Array, Array]:
+    """(out = (t - mean) * rstd * weight + bias, total = t = x + residual, mean, rstd [rows])."""
+    mean = np.empty(x.shape[0], np.float32)
+    out, total, rstd = _norm(x, residual, weight, bias, eps, total, out, mean)
+    return out, total, mean, rstd
+
+
+def rms_norm(
+    x: Array,
+    residual: Array | None,
+    weight: Array | None,
+    eps: float,
+    total: Array | None,
+    out: Array | None,
+) -> tuple[Array, Array | None, Array]:
+    """(out = t * rstd * weight, total = t = x + residual, rstd [rows])."""
+    return _norm(x, residual, weight, None, eps, total, out, np.empty(0, np.float32))
 
 
 @kernel
-def _layer_norm_backward_kernel(
+def _norm_backward_kernel(
     dout: Array,
     x: Array,
     mean: Array,
@@ -69,7 +123,10 @@ def _layer_norm_backward_kernel(
     dweight: Array,
     dbias: Array,
 ) -> None:
-    """dweight, dbias [blocks, n] take sums by row block; what is empty is not wanted."""
+    """dweight, dbias [blocks, n] take sums by row block; what is empty is not wanted.
+
+    Of RMS norm when mean is empty.
+    """
     rows, n = dout.shape
     for b in prange(pieces(rows, ROWS)):
         lo, hi = bounds(b, rows, ROWS)
@@ -79,8 +136,9 @@ def _layer_norm_backward_kernel(
         sums_b = np.zeros(n, np.float32)
         for r in range(lo, hi):
             row, dy = x[r], dout[r]
+            m = mean[r] if mean.size > 0 else ZERO
             for j in range(n):
-                xhat[j] = (row[j] - mean[r]) * rstd[r]
+                xhat[j] = (row[j] - m) * rstd[r]
                 g[j] = dy[j]
             if dweight.size > 0:
                 for j in range(n):
@@ -98,7 +156,7 @@ def _layer_norm_backward_kernel(
             for j in range(n):
                 mean_g += g[j]
                 mean_gx += g[j] * xhat[j]
-            mean_g /= np.float32(n)
+            mean_g = mean_g / np.float32(n) if mean.size > 0 else ZERO
             mean_gx /= np.float32(n)
             for j in range(n):
                 g[j] = rstd[r] * (g[j] - mean_g - xhat[j] * mean_gx)
@@ -139,7 +197,7 @@ def layer_norm_backward(
         dx = np.empty_like(x)
     partial_dweight = partial_sums(rows, n, need_dweight)
     partial_dbias = partial_sums(rows, n, need_dbias)
-    _layer_norm_backward_kernel(
+    _norm_backward_kernel(
         *(dout, x, mean, rstd, present(weight, 1), present(dresidual, 2)),
         *(present(dx, 2), partial_dweight, partial_dbias),
     )
@@ -148,3 +206,32 @@ def layer_norm_backward(
         accumulate(partial_dweight, dweight) if need_dweight else None,
         accumulate(partial_dbias, dbias) if need_dbias else None,
     )
+
+
+def rms_norm_backward(
+    dout: Array,
+    x: Array,
+    rstd: Array,
+    weight: Array | None,
+    dresidual: Array | None,
+    dx: Array | None,
+    dweight: Array | None,
+    need_dx: bool,
+    need_dweight: bool,
+) -> tuple[Array | None, Array | None]:
+    """dx = dresidual + rstd (g - xhat mean(g xhat)), g = dout * weight, xhat = x * rstd.
+
+    dweight += sum_rows dout * xhat (None without a weight).
+    """
+    rows, n = x.shape
+    need_dweight = need_dweight and weight is not None
+    if not need_dx:
+        dx = None
+    elif dx is None:
+        dx = np.empty_like(x)
+    partial_dweight = partial_sums(rows, n, need_dweight)
+    _norm_backward_kernel(
+        *(dout, x, present(None, 1), rstd, present(weight, 1), present(dresidual, 2)),
+        *(present(dx, 2), partial_dweight, partial_sums(rows, n, False)),
+    )
+    return dx, accumulate(partial_dweight, dweight) if need_dweight else None

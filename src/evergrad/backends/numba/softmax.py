@@ -1,4 +1,4 @@
-"""Softmax over rows."""
+"""Softmax and its logarithm over rows."""
 
 from __future__ import annotations
 
@@ -74,4 +74,55 @@ def softmax_backward(dout: Array, out: Array, dx: Array | None) -> Array:
     if dx is None:
         dx = np.empty_like(dout)
     _softmax_backward_kernel(dout, out, dx)
+    return dx
+
+
+@kernel
+def _log_softmax_kernel(x: Array, out: Array) -> None:
+    rows, n = x.shape
+    for b in prange(pieces(rows, ROWS)):
+        lo, hi = bounds(b, rows, ROWS)
+        y = np.empty(n, np.float32)
+        for r in range(lo, hi):
+            row = x[r]
+            top = peak(row)
+            total = ZERO
+            for j in range(n):
+                y[j] = row[j] - top
+                total += exp(y[j])
+            log_total = ZERO if total == ZERO else np.log(total)
+            for j in range(n):
+                y[j] -= log_total
+            store(y, out[r])
+
+
+def log_softmax(x: Array, out: Array | None) -> Array:
+    """y_j = x_j - max x - log sum_k exp(x_k - max x);  x, y [rows, n]. All -inf stays -inf."""
+    if out is None:
+        out = np.empty_like(x)
+    _log_softmax_kernel(x, out)
+    return out
+
+
+@kernel
+def _log_softmax_backward_kernel(dout: Array, out: Array, dx: Array) -> None:
+    rows, n = dout.shape
+    for b in prange(pieces(rows, ROWS)):
+        lo, hi = bounds(b, rows, ROWS)
+        d = np.empty(n, np.float32)
+        for r in range(lo, hi):
+            dy, y = dout[r], out[r]
+            total = ZERO
+            for j in range(n):
+                total += dy[j]
+            for j in range(n):
+                d[j] = dy[j] - exp(y[j]) * total
+            store(d, dx[r])
+
+
+def log_softmax_backward(dout: Array, out: Array, dx: Array | None) -> Array:
+    """dx = dout - exp(y) * sum(dout), out = y = log_softmax(x);  all [rows, n]."""
+    if dx is None:
+        dx = np.empty_like(dout)
+    _log_softmax_backward_kernel(dout, out, dx)
     return dx

@@ -93,6 +93,20 @@ def gelu_backward(dout: Array, x: Array, approximate: str, dx: Array | None) -> 
     return emit(dout * slope, dx)
 
 
+# With s = sigmoid(x), s' = s (1 - s):  (x s)' = s + x s (1 - s).
+@ieee
+def silu(x: Array, out: Array | None) -> Array:
+    """x * sigmoid(x) (Hendrycks & Gimpel 2016; Elfwing et al. 2018)."""
+    return emit(x * sigmoid(x, None), out)
+
+
+@ieee
+def silu_backward(dout: Array, saved: Array, dx: Array | None) -> Array:
+    """dout * (s + x s (1 - s)), saved = x, s = sigmoid(x)."""
+    s = sigmoid(saved, None)
+    return emit(dout * (s + saved * s * (1 - s)), dx)
+
+
 def activate(pre: Array, name: str | None) -> Array:
     """f(pre) by the activation's name; None is the identity."""
     if name is None:
@@ -101,16 +115,21 @@ def activate(pre: Array, name: str | None) -> Array:
         return gelu(pre, "none", None)
     if name == "gelu_tanh":
         return gelu(pre, "tanh", None)
-    return {"relu": relu, "sigmoid": sigmoid, "tanh": tanh}[name](pre, None)
+    return {"relu": relu, "sigmoid": sigmoid, "tanh": tanh, "silu": silu}[name](pre, None)
 
 
 def activate_backward(dout: Array, saved: Array | None, name: str | None) -> Array:
-    """dout * f'(pre); `saved` is pre for the gelus, f(pre) for relu, sigmoid and tanh."""
+    """dout * f'(pre); `saved` is pre for the gelus and silu, f(pre) for the others."""
     if name is None or saved is None:
         return dout
     if name == "gelu":
         return gelu_backward(dout, saved, "none", None)
     if name == "gelu_tanh":
         return gelu_backward(dout, saved, "tanh", None)
-    backward = {"relu": relu_backward, "sigmoid": sigmoid_backward, "tanh": tanh_backward}[name]
+    backward = {
+        "relu": relu_backward,
+        "sigmoid": sigmoid_backward,
+        "tanh": tanh_backward,
+        "silu": silu_backward,
+    }[name]
     return backward(dout, saved, None)

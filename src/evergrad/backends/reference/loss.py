@@ -1,4 +1,4 @@
-"""Losses before reduction: one value a row or an element. `evergrad.ops` reduces."""
+"""Losses: one value a row or an element, and for the latter their sum; `evergrad.ops` reduces."""
 
 from __future__ import annotations
 
@@ -67,6 +67,11 @@ def mse_loss(x: Array, target: Array, out: Array | None) -> Array:
     return emit(difference * difference, out)
 
 
+def mse_loss_sum(x: Array, target: Array) -> float:
+    """The sum of (x - target)^2, in float64."""
+    return float(mse_loss(x, target, None).sum(dtype=np.float64))
+
+
 # d (x - t)^2 / dx = 2 (x - t).
 @ieee
 def mse_loss_backward(dout: Array, x: Array, target: Array, dx: Array | None) -> Array:
@@ -82,6 +87,11 @@ def binary_cross_entropy_with_logits(x: Array, target: Array, out: Array | None)
     softplus(x) - x t = max(x, 0) - x t + log(1 + exp(-|x|)), which neither overflows nor cancels.
     """
     return emit(np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x))), out)
+
+
+def binary_cross_entropy_with_logits_sum(x: Array, target: Array) -> float:
+    """The sum of the losses, in float64."""
+    return float(binary_cross_entropy_with_logits(x, target, None).sum(dtype=np.float64))
 
 
 # d (softplus(x) - x t) / dx = sigmoid(x) - t.
