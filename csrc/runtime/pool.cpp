@@ -14,7 +14,7 @@ namespace {
 
 // In front of every buffer, padded to a cache line so that the data keeps its alignment.
 struct alignas(64) Header {
-  std::size_t bytes;  // of the whole block, header included: its size class
+  std::size_t bytes;  // of the block behind it: its size class
   Header* next;       // while it is cached
 };
 
@@ -41,7 +41,7 @@ class Pool {
   void* alloc(std::size_t bytes) {
     if (bytes > SIZE_MAX / 4) return nullptr;
     std::size_t block;
-    const int index = class_of((bytes < 64 ? 64 : bytes) + sizeof(Header), &block);
+    const int index = class_of(bytes < 64 ? 64 : bytes, &block);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       if (Header* head = free_[index]) {
@@ -102,12 +102,15 @@ class Pool {
   void unlock() { mutex_.unlock(); }
 
  private:
+  // The size is not rounded up to whole huge pages, and the last, incomplete one is ordinary: sizes
+  // of matrices are often a multiple of a huge page, and the header would cost them a further one.
   static Header* from_system(std::size_t block) {
-    const bool huge = block >= 2 * huge_page;
-    const std::size_t alignment = huge ? huge_page : 64;
-    const std::size_t size = (block + alignment - 1) / alignment * alignment;
-    void* p = std::aligned_alloc(alignment, size);
-    if (p && huge) madvise(p, size, MADV_HUGEPAGE);  // fewer faults, fewer TLB misses; only advice
+    const std::size_t size = block + sizeof(Header);
+    const bool huge = size >= 2 * huge_page;
+    void* p;
+    if (posix_memalign(&p, huge ? huge_page : 64, size)) return nullptr;
+    if (huge)  // fewer faults, fewer TLB misses; only advice
+      madvise(p, size / huge_page * huge_page, MADV_HUGEPAGE);
     return static_cast<Header*>(p);
   }
 

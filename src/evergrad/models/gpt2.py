@@ -167,9 +167,11 @@ class Block(nn.Module):
     def __call__(self, x: Array, cu_seqlens: Array, *, need_dx: bool = True) -> tuple[Array, once]:
         need_dh = need_dx or self.norm_1.trainable
         h, norm_1_backward = self.norm_1(x, need_dx=need_dx)
-        x, attention_backward = self.attention(h, cu_seqlens, residual=x, need_dx=need_dh)
+        x, attention_backward = self.attention(
+            h, cu_seqlens, residual=x, need_dx=need_dh, again=norm_1_backward.again
+        )
         h, norm_2_backward = self.norm_2(x)
-        x, mlp_backward = self.mlp(h, residual=x)
+        x, mlp_backward = self.mlp(h, residual=x, again=norm_2_backward.again)
 
         def backward(dout: Array) -> Any:
             dx = norm_2_backward(mlp_backward(dout), dresidual=dout)

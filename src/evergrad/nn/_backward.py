@@ -22,6 +22,9 @@ class once:
     ----------
     function : callable
         `function(dout, ...) -> dx`.
+    again : callable, optional
+        `again() -> out`: the forward's output once more, by one pass over what `function` keeps in
+        any case. The layer that the output goes to may then let go of it (see `Linear`).
 
     Raises
     ------
@@ -39,13 +42,17 @@ class once:
     RuntimeError: backward ran already, and what it saved is gone; run the forward again
     """
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "again")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(
+        self, function: Callable[..., Any], again: Callable[[], Any] | None = None
+    ) -> None:
         self._function: Callable[..., Any] | None = function
+        self.again = again
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         function, self._function = self._function, None
+        self.again = None
         if function is None:
             raise RuntimeError(
                 "backward ran already, and what it saved is gone; run the forward again"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .. import ops
@@ -84,6 +86,7 @@ class CausalSelfAttention(Module):
         *,
         residual: Array | None = None,
         need_dx: bool = True,
+        again: Callable[[], Array] | None = None,
     ) -> tuple[Array, once]:
         """Attend.
 
@@ -97,6 +100,8 @@ class CausalSelfAttention(Module):
             [tokens, dim], added to the result. Its cotangent is `dout` itself.
         need_dx : bool, default True
             Whether the input needs a gradient.
+        again : callable, optional
+            `again() -> x`, as for `Linear`.
 
         Returns
         -------
@@ -115,7 +120,7 @@ class CausalSelfAttention(Module):
         if cu_seqlens is None:
             cu_seqlens = np.array([0, len(x)])
         need_dqkv = need_dx or self.qkv.trainable
-        qkv, qkv_backward = self.qkv(x, need_dx=need_dx)
+        qkv, qkv_backward = self.qkv(x, need_dx=need_dx, again=again)
         mixed, attend_backward = _attend(qkv, self.heads, cu_seqlens)
         out, proj_backward = self.proj(mixed, residual=residual, need_dx=need_dqkv)
         return out, once(lambda dout: qkv_backward(attend_backward(proj_backward(dout))))

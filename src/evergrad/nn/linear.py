@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,16 @@ from .random import RandomStream, initial_weight
 __all__ = ["Linear", "ResidualLinear"]
 
 # What the derivative of an activation is written in: its input, or its output.
-_NEEDS_PRE = ("gelu", "gelu_tanh", "silu")
+_NEEDS_PRE: dict[str, Callable[[Array], Array]] = {
+    "gelu": ops.gelu,
+    "gelu_tanh": partial(ops.gelu, approximate="tanh"),
+    "silu": ops.silu,
+}
 _NEEDS_OUT = ("relu", "sigmoid", "tanh")
+
+
+def _kept(x: Array) -> Array:
+    return x
 
 
 class Linear(Module):
@@ -69,9 +79,8 @@ class Linear(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         if activation not in (None, *_NEEDS_PRE, *_NEEDS_OUT):
-            raise ValueError(
-                f"activation must be None or one of {_NEEDS_PRE + _NEEDS_OUT}, got {activation!r}"
-            )
+            known = (*_NEEDS_PRE, *_NEEDS_OUT)
+            raise ValueError(f"activation must be None or one of {known}, got {activation!r}")
         shape = (out_features, in_features)
         self.weight = Parameter(initial_weight(shape, std, rng, in_features))
         self.bias: Parameter | None = None
@@ -81,7 +90,12 @@ class Linear(Module):
         self.activation = activation
 
     def __call__(
-        self, x: Array, *, residual: Array | None = None, need_dx: bool = True
+        self,
+        x: Array,
+        *,
+        residual: Array | None = None,
+        need_dx: bool = True,
+        again: Callable[[], Array] | None = None,
     ) -> tuple[Array, once]:
         """Apply the layer.
 
@@ -93,13 +107,16 @@ class Linear(Module):
             [..., out_features], added to the result. Its cotangent is `dout` itself.
         need_dx : bool, default True
             Whether the input needs a gradient.
+        again : callable, optional
+            `again() -> x`. The weight's gradient is a product with x; where x can be had again for
+            one pass over memory (a norm, an activation), it is not kept until then.
 
         Returns
         -------
         out : ndarray
             [..., out_features].
         backward : callable
-            dout -> dx.
+            dout -> dx; with `again` after a GELU, whose derivative needs its input and not `out`.
         """
         weight, bias, activation = self.weight, self.bias, self.activation
         bias_data = None if bias is None else bias.data
@@ -108,10 +125,13 @@ class Linear(Module):
 
         out: Any
         saved: Any = None
+        out_again: Callable[[], Array] | None = None
         if needed and activation in _NEEDS_PRE:
             out, saved = ops.linear(
                 x, weight.data, bias_data, activation=activation, residual=residual, return_pre=True
             )
+            if residual is None:
+                out_again = partial(_NEEDS_PRE[activation], saved)
         elif needed and activation in _NEEDS_OUT and residual is not None:
             saved = ops.linear(x, weight.data, bias_data, activation=activation)
             out = np.add(saved, residual, out=empty(saved.shape, saved.dtype))
@@ -119,13 +139,14 @@ class Linear(Module):
             out = ops.linear(x, weight.data, bias_data, activation=activation, residual=residual)
             saved = out if activation in _NEEDS_OUT else None
 
-        @once
+        input_again = again or partial(_kept, x)
+
         def backward(dout: Array) -> Array | None:
             if not needed:
                 return None
             dx, _, _ = ops.linear_backward(
                 dout,
-                x,
+                input_again(),
                 weight.data,
                 activation=activation,
                 saved=saved,
@@ -137,7 +158,7 @@ class Linear(Module):
             )
             return dx
 
-        return out, backward
+        return out, once(backward, out_again)
 
 
 class ResidualLinear(Linear):
@@ -178,12 +199,17 @@ class ResidualLinear(Linear):
         self.dropout = Dropout(dropout, stream=stream)
 
     def __call__(
-        self, x: Array, *, residual: Array | None = None, need_dx: bool = True
+        self,
+        x: Array,
+        *,
+        residual: Array | None = None,
+        need_dx: bool = True,
+        again: Callable[[], Array] | None = None,
     ) -> tuple[Array, once]:
         """As `Linear.__call__`; `backward` covers the branch, the residual's cotangent is dout."""
         if not self.dropout.active:
-            return super().__call__(x, residual=residual, need_dx=need_dx)
-        out, linear_backward = super().__call__(x, need_dx=need_dx)
+            return super().__call__(x, residual=residual, need_dx=need_dx, again=again)
+        out, linear_backward = super().__call__(x, need_dx=need_dx, again=again)
         out, dropout_backward = self.dropout(out)
         if residual is not None:
             out += residual

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ._backward import once
@@ -57,9 +59,21 @@ class MLP(Module):
         )
 
     def __call__(
-        self, x: Array, *, residual: Array | None = None, need_dx: bool = True
+        self,
+        x: Array,
+        *,
+        residual: Array | None = None,
+        need_dx: bool = True,
+        again: Callable[[], Array] | None = None,
     ) -> tuple[Array, once]:
-        """Apply to x [..., dim]; backward: dout -> dx (the residual's cotangent is dout)."""
-        h, up_backward = self.up(x, need_dx=need_dx)
-        out, down_backward = self.down(h, residual=residual, need_dx=need_dx or self.up.trainable)
+        """Apply to x [..., dim]; backward: dout -> dx (the residual's cotangent is dout).
+
+        `again() -> x` as for `Linear`. The activation's output, the widest array of a block, is
+        not kept either where its input is.
+        """
+        need_dh = need_dx or self.up.trainable
+        h, up_backward = self.up(x, need_dx=need_dx, again=again)
+        out, down_backward = self.down(
+            h, residual=residual, need_dx=need_dh, again=up_backward.again
+        )
         return out, once(lambda dout: up_backward(down_backward(dout)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .. import ops
@@ -52,15 +54,14 @@ class LayerNorm(Module):
         out : ndarray
             [..., dim].
         backward : callable
-            (dout, dresidual=None) -> dx. `dresidual` is the cotangent that reaches x on the
-            residual path beside the norm; it is added to dx in the same pass.
+            (dout, dresidual=None) -> dx, with `again`. `dresidual` is the cotangent that reaches x
+            on the residual path beside the norm; it is added to dx in the same pass.
         """
         weight, bias = self.weight, self.bias
         out, mean, rstd = ops.layer_norm(
             x, weight.data.shape, weight.data, bias.data, self.eps, return_stats=True
         )
 
-        @once
         def backward(dout: Array, *, dresidual: Array | None = None) -> Array | None:
             if not (need_dx or weight.requires_grad or bias.requires_grad):
                 return None
@@ -79,4 +80,7 @@ class LayerNorm(Module):
             )
             return dx
 
-        return out, backward
+        def again() -> Any:
+            return ops.layer_norm(x, weight.data.shape, weight.data, bias.data, self.eps)
+
+        return out, once(backward, again)
