@@ -111,10 +111,25 @@ EVG_INLINE Vec derivative<Activation::silu>(Vec x) {
 
 // out[i] = f(x[i] ...): whole vectors, then one masked vector. The masked lanes run the same
 // instructions, so an element's bits do not depend on its place.
+//
+// `past_caches`: what will have left the caches before anybody reads it need not enter them either.
+// A plain store first reads the line that it overwrites.
 template <class F>
-EVG_INLINE void map(i64 n, float* out, F f) {
+EVG_INLINE void map(i64 n, float* out, F f, bool past_caches = false) {
   i64 i = 0;
   const Mask all = first(Vec::width);
+  if (past_caches) {
+    constexpr i64 bytes = Vec::width * i64{sizeof(float)};
+    const i64 before =
+        (bytes - reinterpret_cast<intptr_t>(out) % bytes) % bytes / i64{sizeof(float)};
+    if (before > 0) {
+      i = min_of(before, n);
+      const Mask mask = first(static_cast<int>(i));
+      store(out, f(0, mask), mask);
+    }
+    for (; i + Vec::width <= n; i += Vec::width) stream(out + i, f(i, all));
+    fence();
+  }
   for (; i + Vec::width <= n; i += Vec::width) store(out + i, f(i, all));
   if (i < n) {
     const Mask mask = first(static_cast<int>(n - i));
@@ -123,36 +138,43 @@ EVG_INLINE void map(i64 n, float* out, F f) {
 }
 
 template <Activation kind>
-void map_activation(i64 n, const float* x, float* out) {
-  map(n, out, [=](i64 i, Mask m) { return activate<kind>(load(x + i, m)); });
+void map_activation(i64 n, const float* x, float* out, bool past_caches) {
+  map(
+      n, out, [=](i64 i, Mask m) { return activate<kind>(load(x + i, m)); }, past_caches);
 }
 template <Activation kind>
-void map_derivative(i64 n, const float* dout, const float* saved, float* dx) {
-  map(n, dx,
-      [=](i64 i, Mask m) { return load(dout + i, m) * derivative<kind>(load(saved + i, m)); });
+void map_derivative(i64 n, const float* dout, const float* saved, float* dx, bool past_caches) {
+  map(
+      n, dx,
+      [=](i64 i, Mask m) { return load(dout + i, m) * derivative<kind>(load(saved + i, m)); },
+      past_caches);
 }
 
-void activation(Activation kind, i64 n, const float* x, float* out) {
+void activation(Activation kind, i64 n, const float* x, float* out, bool past_caches) {
   switch (kind) {
-    case Activation::none: return map_activation<Activation::none>(n, x, out);
-    case Activation::relu: return map_activation<Activation::relu>(n, x, out);
-    case Activation::sigmoid: return map_activation<Activation::sigmoid>(n, x, out);
-    case Activation::tanh: return map_activation<Activation::tanh>(n, x, out);
-    case Activation::gelu: return map_activation<Activation::gelu>(n, x, out);
-    case Activation::gelu_tanh: return map_activation<Activation::gelu_tanh>(n, x, out);
-    case Activation::silu: return map_activation<Activation::silu>(n, x, out);
+    case Activation::none: return map_activation<Activation::none>(n, x, out, past_caches);
+    case Activation::relu: return map_activation<Activation::relu>(n, x, out, past_caches);
+    case Activation::sigmoid: return map_activation<Activation::sigmoid>(n, x, out, past_caches);
+    case Activation::tanh: return map_activation<Activation::tanh>(n, x, out, past_caches);
+    case Activation::gelu: return map_activation<Activation::gelu>(n, x, out, past_caches);
+    case Activation::gelu_tanh:
+      return map_activation<Activation::gelu_tanh>(n, x, out, past_caches);
+    case Activation::silu: return map_activation<Activation::silu>(n, x, out, past_caches);
   }
 }
 
-void activation_backward(Activation kind, i64 n, const float* dout, const float* saved, float* dx) {
+void activation_backward(Activation kind, i64 n, const float* dout, const float* saved, float* dx,
+                         bool past_caches) {
   switch (kind) {
-    case Activation::none: return map_derivative<Activation::none>(n, dout, saved, dx);
-    case Activation::relu: return map_derivative<Activation::relu>(n, dout, saved, dx);
-    case Activation::sigmoid: return map_derivative<Activation::sigmoid>(n, dout, saved, dx);
-    case Activation::tanh: return map_derivative<Activation::tanh>(n, dout, saved, dx);
-    case Activation::gelu: return map_derivative<Activation::gelu>(n, dout, saved, dx);
-    case Activation::gelu_tanh: return map_derivative<Activation::gelu_tanh>(n, dout, saved, dx);
-    case Activation::silu: return map_derivative<Activation::silu>(n, dout, saved, dx);
+    case Activation::none: return map_derivative<Activation::none>(n, dout, saved, dx, past_caches);
+    case Activation::relu: return map_derivative<Activation::relu>(n, dout, saved, dx, past_caches);
+    case Activation::sigmoid:
+      return map_derivative<Activation::sigmoid>(n, dout, saved, dx, past_caches);
+    case Activation::tanh: return map_derivative<Activation::tanh>(n, dout, saved, dx, past_caches);
+    case Activation::gelu: return map_derivative<Activation::gelu>(n, dout, saved, dx, past_caches);
+    case Activation::gelu_tanh:
+      return map_derivative<Activation::gelu_tanh>(n, dout, saved, dx, past_caches);
+    case Activation::silu: return map_derivative<Activation::silu>(n, dout, saved, dx, past_caches);
   }
 }
 

@@ -25,14 +25,17 @@ EVG_INLINE float row_sum(i64 n, F f) {
 }
 
 EVG_INLINE float row_max(i64 n, const float* x) {
-  Vec m = set1(-infinity);
+  const Vec lowest = set1(-infinity);
+  Vec m[4] = {lowest, lowest, lowest, lowest};
   i64 j = 0;
-  for (; j + Vec::width <= n; j += Vec::width) m = max(m, load(x + j));
-  if (j < n) {
-    const Mask mask = first(static_cast<int>(n - j));
-    m = max(m, select(mask, load(x + j, mask), set1(-infinity)));
+  for (; j + 4 * Vec::width <= n; j += 4 * Vec::width)
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) m[v] = max(m[v], load(x + j + v * Vec::width));
+  for (; j < n; j += Vec::width) {
+    const Mask mask = first(static_cast<int>(min_of(Vec::width, n - j)));
+    m[0] = max(m[0], select(mask, load(x + j, mask), lowest));
   }
-  return reduce_max(m);
+  return reduce_max(max(max(m[0], m[1]), max(m[2], m[3])));
 }
 
 // out = exp(x - max), returns the sum. A row of -inf keeps max = 0, so that it gives zeros.
@@ -67,38 +70,52 @@ EVG_INLINE float log_scalar(float x) {
   return lanes[0];
 }
 
-void softmax(i64 rows, i64 n, const float* x, float* out) {
+// Rows up to this length are made in L1 first where the result goes past the caches.
+constexpr i64 row_buffer = 2048;
+
+void softmax(i64 rows, i64 n, const float* x, float* out, bool past_caches) {
+  alignas(64) float buffer[row_buffer];
+  past_caches = past_caches && n <= row_buffer;
   for (i64 i = 0; i < rows; ++i, x += n, out += n) {
-    const float sum = row_exp(n, x, row_max(n, x), out);
+    float* exps = past_caches ? buffer : out;
+    const float sum = row_exp(n, x, row_max(n, x), exps);
     const Vec scale = set1(sum == 0.0f ? 0.0f : 1.0f / sum);
-    map(n, out, [=](i64 j, Mask m) { return load(out + j, m) * scale; });
+    map(
+        n, out, [=](i64 j, Mask m) { return load(exps + j, m) * scale; }, past_caches);
   }
 }
 
 // dx = out * (dout - sum(dout * out))
-void softmax_backward(i64 rows, i64 n, const float* dout, const float* out, float* dx) {
+void softmax_backward(i64 rows, i64 n, const float* dout, const float* out, float* dx,
+                      bool past_caches) {
   for (i64 i = 0; i < rows; ++i, dout += n, out += n, dx += n) {
-    const float dot =
-        row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m) * load(out + j, m); });
-    map(n, dx, [=](i64 j, Mask m) { return load(out + j, m) * (load(dout + j, m) - set1(dot)); });
+    const Vec dot =
+        set1(row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m) * load(out + j, m); }));
+    map(
+        n, dx, [=](i64 j, Mask m) { return load(out + j, m) * (load(dout + j, m) - dot); },
+        past_caches);
   }
 }
 
 // out = x - max - log(sum exp(x - max)); a row of -inf stays what it is
-void log_softmax(i64 rows, i64 n, const float* x, float* out) {
+void log_softmax(i64 rows, i64 n, const float* x, float* out, bool past_caches) {
   for (i64 i = 0; i < rows; ++i, x += n, out += n) {
     const float m = row_max(n, x), sum = row_sum_exp(n, x, m);
     const Vec shift = set1(m == -infinity ? 0.0f : m);
     const Vec log_sum = set1(sum == 0.0f ? 0.0f : log_scalar(sum));
-    map(n, out, [=](i64 j, Mask k) { return load(x + j, k) - shift - log_sum; });
+    map(
+        n, out, [=](i64 j, Mask k) { return load(x + j, k) - shift - log_sum; }, past_caches);
   }
 }
 
 // dx = dout - exp(out) * sum(dout)
-void log_softmax_backward(i64 rows, i64 n, const float* dout, const float* out, float* dx) {
+void log_softmax_backward(i64 rows, i64 n, const float* dout, const float* out, float* dx,
+                          bool past_caches) {
   for (i64 i = 0; i < rows; ++i, dout += n, out += n, dx += n) {
     const Vec sum = set1(row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m); }));
-    map(n, dx, [=](i64 j, Mask m) { return fnma(exp(load(out + j, m)), sum, load(dout + j, m)); });
+    map(
+        n, dx, [=](i64 j, Mask m) { return fnma(exp(load(out + j, m)), sum, load(dout + j, m)); },
+        past_caches);
   }
 }
 

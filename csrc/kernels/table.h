@@ -94,10 +94,13 @@ struct KernelTable {
   void (*attention_backward)(const AttentionHead* head, float* scratch);
 
   // softmax
-  void (*softmax)(i64 rows, i64 n, const float* x, float* out);
-  void (*softmax_backward)(i64 rows, i64 n, const float* dout, const float* out, float* dx);
-  void (*log_softmax)(i64 rows, i64 n, const float* x, float* out);
-  void (*log_softmax_backward)(i64 rows, i64 n, const float* dout, const float* out, float* dx);
+  // past_caches, here and below: stores go round them, see `map`
+  void (*softmax)(i64 rows, i64 n, const float* x, float* out, bool past_caches);
+  void (*softmax_backward)(i64 rows, i64 n, const float* dout, const float* out, float* dx,
+                           bool past_caches);
+  void (*log_softmax)(i64 rows, i64 n, const float* x, float* out, bool past_caches);
+  void (*log_softmax_backward)(i64 rows, i64 n, const float* dout, const float* out, float* dx,
+                               bool past_caches);
 
   // norm; with a residual the rows are total = x + residual; dweight and dbias are accumulated
   // into, each may be null
@@ -118,9 +121,9 @@ struct KernelTable {
                  const float* cos, const float* sin, bool inverse, float* out, i64 out_head);
 
   // activation; `saved` is what the activation's derivative is written in (see activation.h)
-  void (*activation)(Activation kind, i64 n, const float* x, float* out);
+  void (*activation)(Activation kind, i64 n, const float* x, float* out, bool past_caches);
   void (*activation_backward)(Activation kind, i64 n, const float* dout, const float* saved,
-                              float* dx);
+                              float* dx, bool past_caches);
   // out [rows, n] = act(gate) * up, for silu and the gelus; the other rows are strided
   void (*gated)(Activation kind, i64 rows, i64 n, const float* gate, i64 gate_stride,
                 const float* up, i64 up_stride, float* out);

@@ -8,8 +8,9 @@ using namespace evergrad;
 
 int evergrad_activation(int activation, int64_t n, const float* x, float* out) noexcept {
   const KernelTable& t = kernels();
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
-    t.activation(static_cast<Activation>(activation), end - begin, x + begin, out + begin);
+  const bool past = past_caches(n, out, x);
+  parallel_elements(n, [&](i64 begin, i64 end) {
+    t.activation(static_cast<Activation>(activation), end - begin, x + begin, out + begin, past);
   });
   return EVERGRAD_OK;
 }
@@ -17,9 +18,10 @@ int evergrad_activation(int activation, int64_t n, const float* x, float* out) n
 int evergrad_activation_backward(int activation, int64_t n, const float* dout, const float* saved,
                                  float* dx) noexcept {
   const KernelTable& t = kernels();
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+  const bool past = past_caches(n, dx, dout, saved);
+  parallel_elements(n, [&](i64 begin, i64 end) {
     t.activation_backward(static_cast<Activation>(activation), end - begin, dout + begin,
-                          saved + begin, dx + begin);
+                          saved + begin, dx + begin, past);
   });
   return EVERGRAD_OK;
 }
@@ -30,8 +32,7 @@ namespace {
 template <class F>
 void strided_rows(i64 rows, i64 n, bool contiguous, F&& f) {
   if (contiguous)
-    parallel_ranges(rows * n, elements_per_task,
-                    [&](i64 begin, i64 end) { f(1, end - begin, begin, i64{0}); });
+    parallel_elements(rows * n, [&](i64 begin, i64 end) { f(1, end - begin, begin, i64{0}); });
   else
     parallel_rows(rows, n, [&](i64 begin, i64 end) { f(end - begin, n, i64{0}, begin); });
 }
@@ -72,12 +73,11 @@ namespace {
 // f(begin, end) for fixed pieces of [0, n), their sums added in order.
 template <class F>
 int sum_of_pieces(i64 n, double* sum, F&& f) {
-  const i64 pieces = (n + elements_per_task - 1) / elements_per_task;
+  const i64 piece = elements_in_task(n), pieces = (n + piece - 1) / piece;
   const Buffer buffer(2 * pieces + 1);
   if (!buffer) return EVERGRAD_NO_MEMORY;
   double* partials = reinterpret_cast<double*>(buffer.get());
-  parallel_ranges(n, elements_per_task,
-                  [&](i64 begin, i64 end) { partials[begin / elements_per_task] = f(begin, end); });
+  parallel_ranges(n, piece, [&](i64 begin, i64 end) { partials[begin / piece] = f(begin, end); });
   *sum = 0;
   for (i64 i = 0; i < pieces; ++i) *sum += partials[i];
   return EVERGRAD_OK;
@@ -102,16 +102,15 @@ int evergrad_bce_with_logits_sum(int64_t n, const float* x, const float* target,
 
 int evergrad_mse(int64_t n, const float* x, const float* target, float* out) noexcept {
   const KernelTable& t = kernels();
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
-    t.mse(end - begin, x + begin, target + begin, out + begin);
-  });
+  parallel_elements(
+      n, [&](i64 begin, i64 end) { t.mse(end - begin, x + begin, target + begin, out + begin); });
   return EVERGRAD_OK;
 }
 
 int evergrad_mse_backward(int64_t n, const float* dout, int64_t dout_stride, const float* x,
                           const float* target, float* dx) noexcept {
   const KernelTable& t = kernels();
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+  parallel_elements(n, [&](i64 begin, i64 end) {
     t.mse_backward(end - begin, dout + begin * dout_stride, dout_stride, x + begin, target + begin,
                    dx + begin);
   });
@@ -120,16 +119,15 @@ int evergrad_mse_backward(int64_t n, const float* dout, int64_t dout_stride, con
 
 int evergrad_bce_with_logits(int64_t n, const float* x, const float* target, float* out) noexcept {
   const KernelTable& t = kernels();
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
-    t.bce(end - begin, x + begin, target + begin, out + begin);
-  });
+  parallel_elements(
+      n, [&](i64 begin, i64 end) { t.bce(end - begin, x + begin, target + begin, out + begin); });
   return EVERGRAD_OK;
 }
 
 int evergrad_bce_with_logits_backward(int64_t n, const float* dout, int64_t dout_stride,
                                       const float* x, const float* target, float* dx) noexcept {
   const KernelTable& t = kernels();
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+  parallel_elements(n, [&](i64 begin, i64 end) {
     t.bce_backward(end - begin, dout + begin * dout_stride, dout_stride, x + begin, target + begin,
                    dx + begin);
   });
@@ -153,7 +151,7 @@ int evergrad_dropout(int64_t n, const float* x, double p, uint64_t seed, uint64_
   const KernelTable& t = kernels();
   const uint32_t threshold = static_cast<uint32_t>(p * 4294967296.0);
   const float scale = static_cast<float>(1.0 / (1.0 - p));
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+  parallel_elements(n, [&](i64 begin, i64 end) {
     while (begin < end) {
       // Counters are 64 bits; the kernel takes runs that share the high half.
       const uint64_t counter = offset + static_cast<uint64_t>(begin);

@@ -22,7 +22,7 @@ int evergrad_adam_step(int64_t n, float* param, const float* grad, float* exp_av
       static_cast<float>(std::sqrt(1.0 - std::pow(beta2, static_cast<double>(step)))),
       decoupled != 0,
   };
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+  parallel_elements(n, [&](i64 begin, i64 end) {
     t.adam(end - begin, param + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin, &p);
   });
   return EVERGRAD_OK;
@@ -39,7 +39,7 @@ int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentu
                     static_cast<float>(grad_scale),
                     nesterov != 0,
                     first != 0};
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+  parallel_elements(n, [&](i64 begin, i64 end) {
     t.sgd(end - begin, param + begin, grad + begin,
           momentum_buffer ? momentum_buffer + begin : nullptr, &p);
   });
@@ -52,7 +52,7 @@ int evergrad_rmsprop_step(int64_t n, float* param, const float* grad, float* squ
   const KernelTable& t = kernels();
   const RmspropParams p{static_cast<float>(lr), static_cast<float>(alpha), static_cast<float>(eps),
                         static_cast<float>(weight_decay), static_cast<float>(grad_scale)};
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
+  parallel_elements(n, [&](i64 begin, i64 end) {
     t.rmsprop(end - begin, param + begin, grad + begin, square_avg + begin, &p);
   });
   return EVERGRAD_OK;
@@ -61,12 +61,12 @@ int evergrad_rmsprop_step(int64_t n, float* param, const float* grad, float* squ
 // A partial sum for each fixed piece, added in order.
 int evergrad_grad_norm(int64_t n, const float* grad, double* norm) noexcept {
   const KernelTable& t = kernels();
-  const i64 pieces = (n + elements_per_task - 1) / elements_per_task;
+  const i64 piece = elements_in_task(n), pieces = (n + piece - 1) / piece;
   const Buffer buffer(2 * pieces + 1);
   if (!buffer) return EVERGRAD_NO_MEMORY;
   double* partials = reinterpret_cast<double*>(buffer.get());
-  parallel_ranges(n, elements_per_task, [&](i64 begin, i64 end) {
-    partials[begin / elements_per_task] = t.sum_of_squares(end - begin, grad + begin);
+  parallel_ranges(n, piece, [&](i64 begin, i64 end) {
+    partials[begin / piece] = t.sum_of_squares(end - begin, grad + begin);
   });
   double total = 0;
   for (i64 i = 0; i < pieces; ++i) total += partials[i];

@@ -58,11 +58,40 @@ constexpr double serial_flops = 5e5;
 // Elements per task: enough work (microseconds) to pay for waking a thread.
 constexpr i64 elements_per_task = 16384;
 
+// More of them in a large array: each task then walks many pages, which prefetching likes.
+inline i64 elements_in_task(i64 n) noexcept {
+  constexpr i64 most = 8;
+  const i64 wanted = n / (32 * elements_per_task);
+  return elements_per_task * (wanted < 1 ? 1 : wanted > most ? most : wanted);
+}
+
+// Independent elements: f(begin, end).
+template <class F>
+void parallel_elements(i64 n, F&& f) noexcept {
+  parallel_ranges(n, elements_in_task(n), f);
+}
+
 // Rows of n elements, whole rows per task.
 template <class F>
 void parallel_rows(i64 rows, i64 n, F&& f) noexcept {
-  const i64 grain = n >= elements_per_task ? 1 : elements_per_task / (n > 0 ? n : 1);
+  const i64 elements = elements_in_task(n > 0 && rows > INT64_MAX / n ? INT64_MAX : rows * n);
+  const i64 grain = n >= elements ? 1 : elements / (n > 0 ? n : 1);
   parallel_ranges(rows, grain, f);
+}
+
+// Whether an output of so many floats will have left the caches before it is read again, so that it
+// is better written past them. Not just behind an input within a page: a load is then taken to read
+// what a store in flight writes, and waits for it until it has reached memory.
+template <class... Inputs>
+bool past_caches(i64 floats, const float* out, const Inputs*... inputs) noexcept {
+  constexpr i64 many = i64{4} << 20;
+  constexpr uintptr_t page = 4096, just_behind = 256;
+  const auto apart = [=](const float* in) {
+    const uintptr_t distance =
+        (reinterpret_cast<uintptr_t>(out) - reinterpret_cast<uintptr_t>(in)) % page;
+    return distance == 0 || distance >= just_behind;
+  };
+  return floats >= many && (apart(inputs) && ...);
 }
 
 }  // namespace evergrad

@@ -16,7 +16,13 @@ namespace {
 struct alignas(64) Header {
   std::size_t bytes;  // of the block behind it: its size class
   Header* next;       // while it is cached
+  void* memory;       // what the system gave
 };
+
+// Large blocks lie this far into a page. NumPy's lie 16 bytes and PyTorch's 64 bytes into theirs:
+// an output just behind its input within the page, as 64 is behind 16, makes each load wait for a
+// store that only seems to be to the same place.
+constexpr std::size_t large_offset = 512;
 
 constexpr std::size_t huge_page = std::size_t(2) << 20;
 
@@ -78,7 +84,7 @@ class Pool {
         return;
       }
     }
-    std::free(head);
+    std::free(head->memory);
   }
 
   void trim() {
@@ -86,7 +92,7 @@ class Pool {
     for (Header*& head : free_)
       while (head) {
         Header* next = head->next;
-        std::free(head);
+        std::free(head->memory);
         head = next;
       }
     stats_.cached_bytes = 0;
@@ -105,13 +111,16 @@ class Pool {
   // The size is not rounded up to whole huge pages, and the last, incomplete one is ordinary: sizes
   // of matrices are often a multiple of a huge page, and the header would cost them a further one.
   static Header* from_system(std::size_t block) {
-    const std::size_t size = block + sizeof(Header);
-    const bool huge = size >= 2 * huge_page;
+    const bool huge = block >= 2 * huge_page;
+    const std::size_t shift = huge ? large_offset - sizeof(Header) : 0;
+    const std::size_t size = shift + sizeof(Header) + block;
     void* p;
     if (posix_memalign(&p, huge ? huge_page : 64, size)) return nullptr;
     if (huge)  // fewer faults, fewer TLB misses; only advice
       madvise(p, size / huge_page * huge_page, MADV_HUGEPAGE);
-    return static_cast<Header*>(p);
+    Header* head = reinterpret_cast<Header*>(static_cast<char*>(p) + shift);
+    head->memory = p;
+    return head;
   }
 
   std::mutex mutex_;

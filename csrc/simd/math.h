@@ -33,10 +33,10 @@ EVG_INLINE Vec poly(Vec x, float c, Rest... rest) {
 constexpr float ln2_high = 0.693359375f;
 constexpr float ln2_low = -2.12194440e-4f;
 
-// x = n ln 2 + r with |r| <= ln(2) / 2, so exp(x) = 2^n exp(r) = 2^n (1 + expm1_r).
+// x = n ln 2 + r with |r| <= ln(2) / 2, so exp(x) = 2^n exp(r).
 struct ExpParts {
-  Vec expm1_r;
-  VecI n;  // in the low nine bits; what stands above them is rubbish
+  Vec r, n;
+  VecI n_bits;  // n in the low nine bits; what stands above them is rubbish
 };
 
 EVG_INLINE ExpParts exp_parts(Vec x) {
@@ -44,17 +44,31 @@ EVG_INLINE ExpParts exp_parts(Vec x) {
   const Vec magic = set1(12582912.0f);
   const Vec shifted = fma(x, set1(1.44269504f), magic);
   const Vec n = shifted - magic;
-  const Vec r = fnma(n, set1(ln2_low), fnma(n, set1(ln2_high), x));
-  const Vec q = poly(r, 4.9999994e-1f, 1.6666521e-1f, 4.166839e-2f, 8.368745e-3f, 1.381454e-3f);
-  return {fma(r * r, q, r), as_int(shifted)};
+  return {fnma(n, set1(ln2_low), fnma(n, set1(ln2_high), x)), n, as_int(shifted)};
+}
+
+// (exp(r) - 1 - r) / r^2
+EVG_INLINE Vec exp_rest(Vec r) {
+  return poly(r, 4.9999994e-1f, 1.6666521e-1f, 4.166839e-2f, 8.368745e-3f, 1.381454e-3f);
+}
+
+EVG_INLINE Vec exp_of(Vec x, ExpParts parts) {
+  const Vec one = set1(1.0f);
+  const Vec y = fma(parts.r, fma(parts.r, exp_rest(parts.r), one), one);
+  if constexpr (Vec::has_scalef) {
+    return scalef(y, parts.n);
+  } else {
+    // n goes straight into the exponent of y: 2^n alone may overflow before the result.
+    Vec z = as_float(as_int(y) + shl<23>(parts.n_bits));
+    z = select(lt(x, set1(-87.33654f)), zero(), z);
+    return select(le(x, set1(88.72283f)), z, x + set1(__builtin_inff()));  // inf, or NaN for NaN
+  }
 }
 
 EVG_INLINE Vec exp(Vec x) {
-  const ExpParts parts = exp_parts(x);
-  // n goes straight into the exponent of 1 + expm1_r: 2^n alone may overflow before the result.
-  Vec y = as_float(as_int(parts.expm1_r + set1(1.0f)) + shl<23>(parts.n));
-  y = select(lt(x, set1(-87.33654f)), zero(), y);
-  return select(le(x, set1(88.72283f)), y, x + set1(__builtin_inff()));  // inf, or NaN for NaN
+  // Infinities would cancel to NaN in r. At the bounds the result is 0 or inf already.
+  if constexpr (Vec::has_scalef) x = max(set1(-104.0f), min(set1(89.0f), x));
+  return exp_of(x, exp_parts(x));
 }
 
 // log(u) + tail: u = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), log(u) = e ln 2 + log(1 + f).
@@ -90,12 +104,13 @@ EVG_INLINE Vec log1p(Vec x) {
 
 EVG_INLINE Vec sigmoid(Vec x) { return set1(1.0f) / (set1(1.0f) + exp(neg(x))); }
 
-// tanh|x| = -m / (2 + m), m = expm1(-2|x|) = 2^n expm1_r + (2^n - 1), which loses nothing near 0.
+// tanh|x| = -m / (2 + m), m = expm1(-2|x|) = 2^n (exp(r) - 1) + (2^n - 1): it loses nothing near 0.
 EVG_INLINE Vec tanh(Vec x) {
   const Vec a = min(set1(9.02f), abs(x));  // from there on tanh is 1
   const ExpParts parts = exp_parts(set1(-2.0f) * a);
-  const Vec scale = as_float(shl<23>(parts.n + set1i(127)));
-  const Vec m = fma(scale, parts.expm1_r, scale - set1(1.0f));
+  const Vec r = parts.r, expm1_r = fma(r * r, exp_rest(r), r);
+  const Vec scale = as_float(shl<23>(parts.n_bits + set1i(127)));
+  const Vec m = fma(scale, expm1_r, scale - set1(1.0f));
   return copysign(m / (set1(2.0f) + m), x);
 }
 
@@ -109,8 +124,10 @@ EVG_INLINE Normal normal(Vec x) {
   const Vec a = min(set1(14.0f), abs(x));  // both are below 2^-126 from there on
   const Vec square = a * a;
   const Vec lost = fma(a, a, neg(square));  // of the exponent; it would cost 40 ULP in the tail
-  Vec e = exp(set1(-0.5f) * square);
-  e = fnma(e, set1(0.5f) * lost, e);
+  const Vec exponent = set1(-0.5f) * square;
+  ExpParts parts = exp_parts(exponent);
+  parts.r = fma(set1(-0.5f), lost, parts.r);
+  const Vec e = exp_of(exponent, parts);
   const Vec p = poly(a, 0.5f, 4.3568644e-1f, 1.8130687e-1f, 3.998421e-2f, 4.0201973e-3f);
   const Vec q = poly(a, 1.0f, 1.6692579f, 1.1944846f, 4.6438062e-1f, 1.0023294e-1f, 1.0076997e-2f);
   const Vec tail = e * p / q;

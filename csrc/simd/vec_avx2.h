@@ -10,6 +10,7 @@ namespace {
 
 struct Vec {
   static constexpr int width = 8;
+  static constexpr bool has_scalef = false;
   __m256 v;
 };
 struct VecI {
@@ -23,6 +24,8 @@ EVG_INLINE Vec zero() { return {_mm256_setzero_ps()}; }
 EVG_INLINE Vec set1(float a) { return {_mm256_set1_ps(a)}; }
 EVG_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
 EVG_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
+EVG_INLINE void stream(float* p, Vec a) { _mm256_stream_ps(p, a.v); }
+EVG_INLINE void fence() { _mm_sfence(); }
 
 EVG_INLINE Mask first(int n) {
   const __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -143,6 +146,8 @@ EVG_INLINE VecI to_int(Vec a) { return {_mm256_cvtps_epi32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {_mm256_cvtepi32_ps(a.v)}; }
 EVG_INLINE VecI as_int(Vec a) { return {_mm256_castps_si256(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {_mm256_castsi256_ps(a.v)}; }
+
+EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
 
 }  // namespace
 }  // namespace evergrad

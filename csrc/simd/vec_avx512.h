@@ -17,6 +17,7 @@ namespace {
 
 struct Vec {
   static constexpr int width = 16;
+  static constexpr bool has_scalef = true;
   __m512 v;
 };
 struct VecI {
@@ -30,6 +31,8 @@ EVG_INLINE Vec zero() { return {_mm512_setzero_ps()}; }
 EVG_INLINE Vec set1(float a) { return {_mm512_set1_ps(a)}; }
 EVG_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 EVG_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+EVG_INLINE void stream(float* p, Vec a) { _mm512_stream_ps(p, a.v); }
+EVG_INLINE void fence() { _mm_sfence(); }
 
 EVG_INLINE Mask first(int n) { return {static_cast<__mmask16>((1u << n) - 1u)}; }
 EVG_INLINE Vec load(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m.v, p)}; }
@@ -44,6 +47,7 @@ EVG_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.
 
 EVG_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 EVG_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+EVG_INLINE Vec scalef(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 EVG_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 EVG_INLINE Vec abs(Vec a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.v)}; }
 EVG_INLINE Vec neg(Vec a) { return {_mm512_xor_ps(_mm512_set1_ps(-0.0f), a.v)}; }

@@ -10,6 +10,7 @@ namespace {
 
 struct Vec {
   static constexpr int width = 4;
+  static constexpr bool has_scalef = false;
   float32x4_t v;
 };
 struct VecI {
@@ -23,6 +24,8 @@ EVG_INLINE Vec zero() { return {vdupq_n_f32(0.0f)}; }
 EVG_INLINE Vec set1(float a) { return {vdupq_n_f32(a)}; }
 EVG_INLINE Vec load(const float* p) { return {vld1q_f32(p)}; }
 EVG_INLINE void store(float* p, Vec a) { vst1q_f32(p, a.v); }
+EVG_INLINE void stream(float* p, Vec a) { store(p, a); }
+EVG_INLINE void fence() {}
 
 EVG_INLINE VecI set1i(int32_t a) { return {vdupq_n_s32(a)}; }
 EVG_INLINE VecI iotai() { return {int32x4_t{0, 1, 2, 3}}; }
@@ -115,6 +118,8 @@ EVG_INLINE VecI to_int(Vec a) { return {vcvtnq_s32_f32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {vcvtq_f32_s32(a.v)}; }
 EVG_INLINE VecI as_int(Vec a) { return {vreinterpretq_s32_f32(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {vreinterpretq_f32_s32(a.v)}; }
+
+EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
 
 }  // namespace
 }  // namespace evergrad

@@ -4,6 +4,12 @@
 //   min, max        a NaN in b comes through; a NaN in a need not (x86 returns b). Data goes to b.
 //   lt le gt ge eq  ordered: false when either side is NaN.
 //   load(p, m)      lanes that are off are 0; their memory is not touched, nor by store(p, a, m).
+//   scalef          a 2^n for whole n. With has_scalef beyond the range of float too, where it
+//   gives
+//                   inf, and 0 or a subnormal; without only where the result is a normal number.
+//   stream          a store past the caches, where there is one: p is aligned to a vector, and
+//   fence
+//                   has to be called before another thread reads.
 //   swap_pairs      lanes 0 1 2 3 ... become 1 0 3 2 ...; a single lane stays.
 //   reduce_add      a fixed tree, so the same bits every time.
 //   transpose       width vectors as a square: r[i] lane j and r[j] lane i change places.
@@ -18,6 +24,7 @@ namespace {
 
 struct Vec {
   static constexpr int width = 1;
+  static constexpr bool has_scalef = false;
   float v;
 };
 struct VecI {
@@ -31,6 +38,8 @@ EVG_INLINE Vec zero() { return {0.0f}; }
 EVG_INLINE Vec set1(float a) { return {a}; }
 EVG_INLINE Vec load(const float* p) { return {*p}; }
 EVG_INLINE void store(float* p, Vec a) { *p = a.v; }
+EVG_INLINE void stream(float* p, Vec a) { store(p, a); }
+EVG_INLINE void fence() {}
 
 EVG_INLINE Mask first(int n) { return {n > 0}; }
 EVG_INLINE Vec load(const float* p, Mask m) { return {m.v ? *p : 0.0f}; }
@@ -118,6 +127,8 @@ EVG_INLINE Vec as_float(VecI a) {
   __builtin_memcpy(&r.v, &a.v, 4);
   return r;
 }
+
+EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
 
 }  // namespace
 }  // namespace evergrad

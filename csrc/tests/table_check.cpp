@@ -232,35 +232,36 @@ void check_attention(const Attention& c) {
           });
 }
 
-void check_softmax(i64 n) {
-  compare(label("softmax", {{"n", n}}), sum_of(n), [=](const KernelTable& t, Random random) {
-    Buffer x = random.uniform(rows * n, -20.0f, 20.0f), out(rows * n);
-    for (i64 j = 0; j < n; ++j) x[n + j] = -INFINITY;  // the middle row: zeros
-    x[0] = -INFINITY;
-    t.softmax(rows, n, x.data(), out.data());
-    return outputs(out);
-  });
+void check_softmax(i64 n, bool past_caches) {
+  compare(label("softmax", {{"n", n}, {"past_caches", past_caches}}), sum_of(n),
+          [=](const KernelTable& t, Random random) {
+            Buffer x = random.uniform(rows * n, -20.0f, 20.0f), out(rows * n);
+            for (i64 j = 0; j < n; ++j) x[n + j] = -INFINITY;  // the middle row: zeros
+            x[0] = -INFINITY;
+            t.softmax(rows, n, x.data(), out.data(), past_caches);
+            return outputs(out);
+          });
   compare(label("softmax_backward", {{"n", n}}), sum_of(n),
           [=](const KernelTable& t, Random random) {
             Buffer dout = random.uniform(rows * n), out = random.uniform(rows * n, 0.0f, 1.0f),
                    dx(rows * n);
-            t.softmax_backward(rows, n, dout.data(), out.data(), dx.data());
+            t.softmax_backward(rows, n, dout.data(), out.data(), dx.data(), past_caches);
             return outputs(dx);
           });
 }
 
-void check_log_softmax(i64 n) {
+void check_log_softmax(i64 n, bool past_caches) {
   compare(label("log_softmax", {{"n", n}}), sum_of(n), [=](const KernelTable& t, Random random) {
     Buffer x = random.uniform(rows * n, -20.0f, 20.0f), out(rows * n);
     for (i64 j = 0; j < n; ++j) x[n + j] = -INFINITY;  // the middle row stays
-    t.log_softmax(rows, n, x.data(), out.data());
+    t.log_softmax(rows, n, x.data(), out.data(), past_caches);
     return outputs(out);
   });
   compare(label("log_softmax_backward", {{"n", n}}), sum_of(n),
           [=](const KernelTable& t, Random random) {
             Buffer dout = random.uniform(rows * n), out = random.uniform(rows * n, -5.0f, 0.0f),
                    dx(rows * n);
-            t.log_softmax_backward(rows, n, dout.data(), out.data(), dx.data());
+            t.log_softmax_backward(rows, n, dout.data(), out.data(), dx.data(), past_caches);
             return outputs(dx);
           });
 }
@@ -329,18 +330,18 @@ void check_rotary(i64 n, i64 rest, bool interleaved, bool inverse, bool in_place
           });
 }
 
-void check_activation(i64 n, Activation kind) {
+void check_activation(i64 n, Activation kind, bool past_caches) {
   compare(label("activation", {{"kind", static_cast<i64>(kind)}, {"n", n}}), elementwise,
           [=](const KernelTable& t, Random random) {
             Buffer x = random.uniform(n, -8.0f, 8.0f), out(n);
             x[n / 2] = NAN;
-            t.activation(kind, n, x.data(), out.data());
+            t.activation(kind, n, x.data(), out.data(), past_caches);
             return outputs(out);
           });
   compare(label("activation_backward", {{"kind", static_cast<i64>(kind)}, {"n", n}}), elementwise,
           [=](const KernelTable& t, Random random) {
             Buffer dout = random.uniform(n), saved = random.uniform(n, -1.0f, 1.0f), dx(n);
-            t.activation_backward(kind, n, dout.data(), saved.data(), dx.data());
+            t.activation_backward(kind, n, dout.data(), saved.data(), dx.data(), past_caches);
             return outputs(dx);
           });
 }
@@ -535,7 +536,7 @@ int main() {
       check_epilogue(n, kind, true, true, true);
       check_epilogue(n, kind, false, false, false);
       check_epilogue(n, kind, true, false, true);
-      check_activation(n, kind);
+      for (const bool past_caches : {false, true}) check_activation(n, kind, past_caches);
     }
     for (const bool flag : {false, true}) {
       for (const bool residual : {false, true}) check_norms(n, flag, residual);
@@ -551,8 +552,10 @@ int main() {
       check_attention({n, 5, 7, 1, flag});
     }
     check_column_sum(n);
-    check_softmax(n);
-    check_log_softmax(n);
+    for (const bool past_caches : {false, true}) {
+      check_softmax(n, past_caches);
+      check_log_softmax(n, past_caches);
+    }
     check_scale(n);
     for (const Activation kind : {Activation::gelu, Activation::gelu_tanh, Activation::silu})
       check_gated(n, kind);
