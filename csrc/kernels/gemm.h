@@ -141,9 +141,13 @@ template <int Panel>
 EVG_INLINE void pack_straight(i64 panels, i64 depth, const float* s, i64 depth_stride,
                               float* packed) {
   for (i64 d = 0; d < depth; ++d)
-    for (i64 p = 0; p < panels; ++p)
-      __builtin_memcpy(packed + (p * depth + d) * Panel, s + d * depth_stride + p * Panel,
-                       Panel * sizeof(float));
+    for (i64 p = 0; p < panels; ++p) {
+      const float* from = s + d * depth_stride + p * Panel;
+      __builtin_memcpy(packed + (p * depth + d) * Panel, from, Panel * sizeof(float));
+      // Short runs, far apart: the hardware starts too late.
+      for (int line = 0; line < Panel; line += 16)
+        __builtin_prefetch(from + 12 * depth_stride + line);
+    }
 }
 
 // `lanes` rows of A (or columns of B) side by side, depth outwards.
