@@ -31,6 +31,7 @@ constexpr i64 repack_floats = 1 << 14;
 // With so many own lanes each, workers pack the shared side for themselves: 1-2 % more work, but
 // where cores do not share an L3 a line that another core packed takes 150 ns to come over.
 constexpr i64 lanes_alone = 192;
+constexpr i64 halves_floats = 1 << 20;  // of C, which the second half needs once more
 // Workers that write left and right parts of the same rows meet at a seam, row by row: prefetchers
 // run past it and take lines from the other core. One row of seam costs as much as packing this
 // many.
@@ -117,78 +118,88 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   const i64 threads = worth ? min_of(evergrad_get_num_threads(), most_workers) : 1;
 
   // A product without depth still owes C its zeros and its epilogue: one empty block.
-  const i64 blocks = max_of(1, parts_of(k, depth_block));
-  const i64 block = parts_of(k, blocks);
+  const bool deep = k >= depth_block && k >= 2 * max_of(m, n) && m * n <= halves_floats;
+  const i64 halves = deep && !epilogue ? 2 : 1;
+  const i64 blocks = max_of(1, parts_of(parts_of(k, halves), depth_block));  // of each half
+  const i64 block = parts_of(k, halves * blocks);
+  const auto depth_of = [&](i64 b) { return max_of(0, min_of(block, k - b * block)); };
   const i64 slab = min_of(shared_lanes, shared.panels() * shared.panel);
-  const i64 together = max_of(1, shared_floats / max_of(1, slab * block));
-  const i64 group = slab * min_of(together * block, k);  // floats of the shared side at a time
-  const bool alone = own.lanes >= threads * lanes_alone || group <= repack_floats;
+  const i64 together = min_of(blocks, max_of(1, shared_floats / max_of(1, slab * block)));
+  const i64 group = slab * together * block;  // floats of the shared side at a time
+  const bool alone = halves * own.lanes >= threads * lanes_alone || group <= repack_floats;
 
   // Pieces that fit into L2, a like number for each thread.
   const i64 most = max_of(1, piece_floats / max_of(1, block * own.panel));
   i64 parts = parts_of(own.panels(), most);
-  parts = min_of(own.panels(), parts_of(parts, threads) * threads);
+  parts = min_of(own.panels(), parts_of(halves * parts, threads) * parts_of(threads, halves));
   const i64 piece = parts_of(own.panels(), parts) * own.panel * block;
 
-  const i64 workers = min_of(threads, parts);
-  const Buffer scratch(workers * piece + (alone ? workers : 1) * group + 1);
+  const i64 workers = min_of(threads, halves * parts);
+  const Buffer scratch(workers * piece + (alone ? workers : halves) * group + (halves - 1) * m * n +
+                       1);
   if (!scratch) return EVERGRAD_NO_MEMORY;
   float* const packed_shared = scratch.get() + workers * piece;
+  float* const second = packed_shared + (alone ? workers : halves) * group;  // [m, n]
 
   for (i64 s0 = 0; s0 < shared.lanes; s0 += slab)
-    for (i64 b0 = 0; b0 < blocks; b0 += together) {
-      const i64 s1 = min_of(s0 + slab, shared.lanes), b1 = min_of(b0 + together, blocks);
+    for (i64 g0 = 0; g0 < blocks; g0 += together) {
+      const i64 s1 = min_of(s0 + slab, shared.lanes), g1 = min_of(g0 + together, blocks);
       const i64 width = parts_of(s1 - s0, shared.panel) * shared.panel;
-      const auto depth_of = [&](i64 b) { return min_of(block, k - b * block); };
-      // Where lanes [s, ...) of a depth block lie in a packed group.
-      const auto offset = [&](i64 s, i64 b) {
-        return (b - b0) * block * width + (s - s0) * depth_of(b);
+      // Block g of a half packed: its blocks one after the other, lanes [s, ...) of each in order.
+      const auto offset = [&](i64 s, i64 g, i64 depth) {
+        return (g - g0) * block * width + (s - s0) * depth;
       };
       if (!alone) {
         const i64 step = panels_per_task * shared.panel, steps = parts_of(s1 - s0, step);
         parallel_for(
-            steps * (b1 - b0),
+            halves * (g1 - g0) * steps,
             [&](i64 task) {
-              const i64 b = b0 + task / steps, s = s0 + task % steps * step;
+              const i64 half = task / steps / (g1 - g0), g = g0 + task / steps % (g1 - g0);
+              const i64 b = half * blocks + g, s = s0 + task % steps * step;
               shared.pack_range(s, min_of(s + step, s1), b * block, depth_of(b),
-                                packed_shared + offset(s, b));
+                                packed_shared + half * group + offset(s, g, depth_of(b)));
             },
             worth);
       }
-      bool packed_alone[most_workers] = {};
+      i64 packed_half[most_workers];  // what each worker has packed for itself
+      for (i64 w = 0; w < workers; ++w) packed_half[w] = -1;
       parallel_for(
-          parts,
-          [&](i64 part, int worker) {
+          halves * parts,
+          [&](i64 task, int worker) {
+            const i64 half = task / parts, part = task % parts;
             const i64 o0 = part * own.panels() / parts * own.panel;
             const i64 o1 = min_of((part + 1) * own.panels() / parts * own.panel, own.lanes);
             float* const packed_own = scratch.get() + worker * piece;
-            float* const packed = packed_shared + (alone ? worker * group : 0);
-            if (alone && !packed_alone[worker]) {
-              packed_alone[worker] = true;
-              for (i64 b = b0; b < b1; ++b)
-                shared.pack_range(s0, s1, b * block, depth_of(b), packed + offset(s0, b));
-            }
-            for (i64 b = b0; b < b1; ++b) {
-              const i64 depth = depth_of(b);
+            float* const packed = packed_shared + (alone ? worker : half) * group;
+            const bool fresh = alone && packed_half[worker] != half;
+            packed_half[worker] = half;
+            for (i64 g = g0; g < g1; ++g) {
+              const i64 b = half * blocks + g, depth = depth_of(b);
+              if (fresh) shared.pack_range(s0, s1, b * block, depth, packed + offset(s0, g, depth));
               own.pack_range(o0, o1, b * block, depth, packed_own);
               // Panel by panel of the shared side: it comes from L3 once, the piece from L2 each
               // time.
               for (i64 s = s0; s < s1; s += shared.panel) {
-                const float* panel = packed + offset(s, b);
+                const float* panel = packed + offset(s, g, depth);
                 const i64 i = rows_shared ? s : o0, j = rows_shared ? o0 : s;
                 const i64 end = min_of(s + shared.panel, s1);
                 const i64 height = (rows_shared ? end : o1) - i;
                 const i64 length = (rows_shared ? o1 : end) - j;
-                float* out = c + i * c_row + j;
+                float* out = half == 0 ? c + i * c_row + j : second + i * n + j;
                 t.gemm_tile(height, length, depth, rows_shared ? panel : packed_own,
-                            rows_shared ? packed_own : panel, out, c_row, accumulate || b > 0,
-                            panel + shared.panel * depth, end < s1 ? shared.panel * depth : 0);
-                if (b + 1 == blocks) finish(t, epilogue, i, j, height, length, out, c_row);
+                            rows_shared ? packed_own : panel, out, half == 0 ? c_row : n,
+                            (half == 0 && accumulate) || g > 0, panel + shared.panel * depth,
+                            end < s1 ? shared.panel * depth : 0);
+                if (g + 1 == blocks) finish(t, epilogue, i, j, height, length, out, c_row);
               }
             }
           },
           worth);
     }
+  if (halves == 2)
+    parallel_rows(m, n, [&](i64 begin, i64 end) {
+      for (i64 i = begin; i < end; ++i) t.add_rows(n, second + i * n, c + i * c_row);
+    });
   return EVERGRAD_OK;
 }
 
