@@ -46,6 +46,13 @@ EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float*
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < Columns; ++j) acc[i][j] = zero();
+  // What is added to comes from memory while the products go on.
+  if (Ahead && accumulate) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < Columns; ++j) __builtin_prefetch(c + i * c_stride + j * Vec::width, 1);
+  }
   for (i64 d = 0; d < k; ++d) {
     if (Ahead) {
       __builtin_prefetch(ahead, 0, 2);

@@ -22,7 +22,6 @@ namespace evergrad {
 namespace {
 
 constexpr i64 depth_block = 512;        // at most: panels of A and B stream through L1
-constexpr i64 piece_floats = 1 << 17;   // a packed piece: half of a typical L2
 constexpr i64 shared_floats = 1 << 20;  // the packed shared side: a few MB of L3
 constexpr i64 shared_lanes = 2048;
 constexpr i64 panels_per_task = 4;  // of packing the shared side
@@ -66,39 +65,49 @@ void finish(const KernelTable& t, const Epilogue* epilogue, i64 i, i64 j, i64 he
   t.gemm_epilogue(height, length, out, c_row, &e);
 }
 
-// The other side is read once for few rows of this one: packing it would cost more than the
-// product.
-constexpr i64 few = 24;       // for dots; measured, see benchmarks/
-constexpr i64 few_sweep = 8;  // for sweeps, which load and store C
+// Few rows or columns: the other side is read where it lies, since packing it would cost more than
+// the product. Up to so many for dots, and for sweeps, which load and store C.
+constexpr i64 few_dots = 24, few_sweeps = 8;
+constexpr i64 longest_sweep = 1 << 14;  // C stays in cache
 constexpr i64 floats_per_piece = 1 << 15;
 
-// True when it took the product on.
-bool skinny(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row,
-            bool accumulate, const Epilogue* epilogue) {
-  if (k == 0) return false;
-  const i64 threads = evergrad_get_num_threads();
-  const bool dots = a.col == 1 && b.row == 1, sweeps = b.col == 1;
-  const bool few_rows = m <= n && (dots ? m <= few : sweeps && m <= few_sweep);
-  const bool few_cols = n < m && dots && n <= few;
-  if (!few_rows && !few_cols) return false;
-  const i64 length = few_rows ? n : m;
-  // Dots: pieces of rows. Sweeps: columns as long as can be, since rows of B are read in order.
-  const i64 line = 16, sweep = parts_of(length, threads * line) * line;
-  const i64 piece = dots ? max_of(line, floats_per_piece / k / line * line) : min_of(sweep, 4096);
-  parallel_ranges(length, piece, [&](i64 begin, i64 end) {
-    const i64 i = few_rows ? 0 : begin, j = few_rows ? begin : 0;
-    const i64 height = few_rows ? m : end - begin, width = few_rows ? end - begin : n;
-    float* out = c + i * c_row + j;
-    const float *x = a.data + i * a.row, *y = b.data + j * b.col;
-    if (!dots)
-      t.gemm_sweep(height, width, k, x, a.row, a.col, y, b.row, out, c_row, accumulate);
-    else if (few_rows)
-      t.gemm_dot(width, height, k, y, b.col, x, a.row, out, 1, c_row, accumulate);
-    else
-      t.gemm_dot(height, width, k, x, a.row, y, b.col, out, c_row, 1, accumulate);
-    finish(t, epilogue, i, j, height, width, out, c_row);
+// Both contiguous in depth. One side is short, the other is cut.
+void dots(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row,
+          bool accumulate, const Epilogue* epilogue) {
+  constexpr i64 line = 16;  // workers share no cache line of C
+  const bool few_rows = m <= n;
+  parallel_ranges(
+      few_rows ? n : m, max_of(line, floats_per_piece / k / line * line), [&](i64 begin, i64 end) {
+        const i64 i = few_rows ? 0 : begin, j = few_rows ? begin : 0, count = end - begin;
+        float* out = c + i * c_row + j;
+        const float *x = a.data + i * a.row, *y = b.data + j * b.col;
+        if (few_rows)
+          t.gemm_dot(count, m, k, y, b.col, x, a.row, out, 1, c_row, accumulate);
+        else
+          t.gemm_dot(count, n, k, x, a.row, y, b.col, out, c_row, 1, accumulate);
+        finish(t, epilogue, i, j, few_rows ? m : count, few_rows ? count : n, out, c_row);
+      });
+}
+
+// B's rows are contiguous and read in order: depth is cut into segments, by the shape alone, and
+// their sums are added in order.
+int sweeps(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row,
+           bool accumulate, const Epilogue* epilogue) {
+  constexpr i64 most_segments = 8;
+  const i64 segments = max_of(1, min_of(min_of(most_segments, k), n * k / floats_per_piece));
+  const Buffer partials((segments - 1) * m * n + 1);
+  if (!partials) return EVERGRAD_NO_MEMORY;
+  parallel_for(segments, [&](i64 s) {
+    const i64 begin = s * k / segments, end = (s + 1) * k / segments;
+    float* out = s == 0 ? c : partials.get() + (s - 1) * m * n;
+    t.gemm_sweep(m, n, end - begin, a.data + begin * a.col, a.row, a.col, b.data + begin * b.row,
+                 b.row, out, s == 0 ? c_row : n, s == 0 && accumulate);
   });
-  return true;
+  for (i64 i = 0; i < m; ++i)
+    for (i64 s = 1; s < segments; ++s)
+      t.add_rows(n, partials.get() + ((s - 1) * m + i) * n, c + i * c_row);
+  finish(t, epilogue, 0, 0, m, n, c, c_row);
+  return EVERGRAD_OK;
 }
 
 }  // namespace
@@ -107,7 +116,12 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
          const Epilogue* epilogue) noexcept {
   if (m == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
-  if (skinny(t, m, n, k, a, b, c, c_row, accumulate, epilogue)) return EVERGRAD_OK;
+  if (k > 0 && a.col == 1 && b.row == 1 && min_of(m, n) <= few_dots) {
+    dots(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
+    return EVERGRAD_OK;
+  }
+  if (k > 0 && b.col == 1 && m <= n && m <= few_sweeps && n <= longest_sweep)
+    return sweeps(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
   const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col};
   const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row};
   const bool rows_shared = m < n && (n - m) * k > floats_per_seam * m;
@@ -128,7 +142,8 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   const i64 group = slab * together * block;  // floats of the shared side at a time
   const bool alone = halves * own.lanes >= threads * lanes_alone || group <= repack_floats;
 
-  // Pieces that fit into L2, a like number for each thread.
+  // Pieces that fill half of L2, a like number for each thread.
+  const i64 piece_floats = l2_bytes() / static_cast<i64>(2 * sizeof(float));
   const i64 most = max_of(1, piece_floats / max_of(1, block * own.panel));
   i64 parts = parts_of(own.panels(), most);
   parts = min_of(own.panels(), parts_of(halves * parts, threads) * parts_of(threads, halves));

@@ -1,5 +1,7 @@
 #include "runtime/cpu.h"
 
+#include <unistd.h>
+
 #include <atomic>
 #include <cstring>
 
@@ -72,6 +74,17 @@ const KernelTable& kernels() {
     current.store(table, std::memory_order_relaxed);
   }
   return *table;
+}
+
+long l2_bytes() noexcept {
+  static const long bytes = [] {
+    long size = 0;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    size = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return size > 0 ? size : 512L << 10;
+  }();
+  return bytes;
 }
 
 }  // namespace evergrad

@@ -9,4 +9,7 @@ namespace evergrad {
 // support, capped by EVERGRAD_ISA.
 const KernelTable& kernels();
 
+// Bytes of one core's second-level cache; a modest guess where the system does not say.
+long l2_bytes() noexcept;
+
 }  // namespace evergrad
