@@ -282,7 +282,7 @@ int through_activation(i64 rows, i64 features, const float* dout, Activation act
       const float* d = dout + i * features;
       if (activation != Activation::none) {
         t.activation_backward(activation, count * features, d, saved + i * features,
-                              dpre + i * features);
+                              dpre + i * features, false);
         d = dpre + i * features;
       }
       if (dbias) t.column_sum(count, features, d, features, partial);
