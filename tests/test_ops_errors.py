@@ -280,3 +280,21 @@ def test_options_of_another_type() -> None:
                 continue
             with pytest.raises((TypeError, ValueError), match=name):
                 problem.forward(**{name: object()})
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_zero(backend: str) -> None:
+    with using(backend):
+        x = np.full(100_001, np.nan, np.float32)
+        assert ops.zero_(x[1:]).base is x
+        assert np.isnan(x[0])
+        assert not x[1:].any()
+        with pytest.raises(TypeError, match="x: expected float32"):
+            ops.zero_(np.ones(3, np.int32))
+        with pytest.raises(ValueError, match="x: expected a C-contiguous array"):
+            ops.zero_(x[::2])
+        frozen = np.ones(3, np.float32)
+        frozen.flags.writeable = False
+        with pytest.raises(ValueError, match="x: expected a writable array"):
+            ops.zero_(frozen)
+        assert frozen.all()

@@ -37,6 +37,14 @@ void register_runtime(py::module_& m) {
   m.def(
       "empty", [](py::ssize_t n) { return empty({n}); }, py::arg("shape"));
   m.def(
+      "zero_",
+      [](Array& x) {
+        float* p = mutable_data(x);
+        const int64_t n = x.size();
+        call([&] { return evergrad_zero(n, p); });
+      },
+      py::arg("x"));
+  m.def(
       "pool_stats",
       [] {
         const PoolStats s = pool_stats();

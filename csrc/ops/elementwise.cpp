@@ -1,10 +1,19 @@
 // Activations, element-wise losses, dropout: independent elements.
+#include <cstring>
+
 #include "evergrad/evergrad.h"
 #include "runtime/cpu.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"
 
 using namespace evergrad;
+
+int evergrad_zero(int64_t n, float* x) noexcept {
+  parallel_elements(n, [&](i64 begin, i64 end) {
+    std::memset(x + begin, 0, static_cast<std::size_t>(end - begin) * sizeof(float));
+  });
+  return EVERGRAD_OK;
+}
 
 int evergrad_activation(int activation, int64_t n, const float* x, float* out) noexcept {
   const KernelTable& t = kernels();

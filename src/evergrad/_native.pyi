@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['adam_step', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pool_stats', 'pool_trim', 'relu', 'relu_backward', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'set_isa', 'set_num_threads', 'sgd_step', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward']
+__all__: list[str] = ['adam_step', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pool_stats', 'pool_trim', 'relu', 'relu_backward', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'set_isa', 'set_num_threads', 'sgd_step', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'zero_']
 def adam_step(param: numpy.ndarray, grad: numpy.ndarray, exp_avg: numpy.ndarray, exp_avg_sq: numpy.ndarray, step: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, weight_decay: typing.SupportsFloat | typing.SupportsIndex, decoupled: bool, grad_scale: typing.SupportsFloat | typing.SupportsIndex) -> None:
     ...
 def attention(query: numpy.ndarray, key: numpy.ndarray, value: numpy.ndarray, is_causal: bool, scale: typing.SupportsFloat | typing.SupportsIndex, cu_seqlens_q: numpy.ndarray | None, cu_seqlens_k: numpy.ndarray | None, out: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -139,5 +139,7 @@ def softmax_backward(dout: numpy.ndarray, out: numpy.ndarray, dx: numpy.ndarray 
 def tanh(x: numpy.ndarray, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
 def tanh_backward(dout: numpy.ndarray, saved: numpy.ndarray, dx: numpy.ndarray | None) -> numpy.ndarray:
+    ...
+def zero_(x: numpy.ndarray) -> None:
     ...
 api_version: int = 1

@@ -52,6 +52,7 @@ void evergrad_set_num_threads(int n) EVERGRAD_NOEXCEPT;
 /* 64-byte aligned memory from the pool; null when there is none. */
 void* evergrad_pool_alloc(size_t bytes) EVERGRAD_NOEXCEPT;
 void evergrad_pool_free(void* p) EVERGRAD_NOEXCEPT;
+int evergrad_zero(int64_t n, float* x) EVERGRAD_NOEXCEPT;
 
 /* ---- gemm -------------------------------------------------------------------------------------
  */

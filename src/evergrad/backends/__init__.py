@@ -55,11 +55,12 @@ _NAMES = ("native", "numba", "reference")
 
 
 class _Active:
-    """The resolved backend: ``name``, ``float64`` (it takes float64), ``empty``, the ops."""
+    """The resolved backend: ``name``, ``float64`` (it takes float64), ``empty``, ``zero_``, the ops."""
 
     name: str
     float64: bool
     empty: Callable[[int | tuple[int, ...]], np.ndarray]
+    zero_: Callable[[np.ndarray], None]
     resolved: dict[str, str]
 
     def __getattr__(self, op: str) -> Any:  # only reached before the first _activate
@@ -71,6 +72,10 @@ active = _Active()
 
 def _empty(shape: int | tuple[int, ...]) -> np.ndarray:
     return np.empty(shape, np.float32)
+
+
+def _zero(x: np.ndarray) -> None:
+    x.fill(0)
 
 
 def _load(name: str) -> ModuleType:
@@ -91,6 +96,7 @@ def _activate(name: str) -> None:
     active.name = name
     active.float64 = name == "reference"
     active.empty = _native.empty if name == "native" else _empty
+    active.zero_ = _native.zero_ if name == "native" else _zero
     active.resolved = resolved
 
 

@@ -38,7 +38,7 @@ from .loss import (
     mse_loss,
     mse_loss_backward,
 )
-from .memory import empty
+from .memory import empty, zero_
 from .norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 from .optimizer import adam_step, grad_norm, rmsprop_step, sgd_step
 from .rotary import rotary, rotary_backward, rotary_table
@@ -94,4 +94,5 @@ __all__ = [
     "swiglu_backward",
     "tanh",
     "tanh_backward",
+    "zero_",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import active
+from . import _check
 
 
 def empty(shape: int | tuple[int, ...]) -> np.ndarray:
@@ -36,3 +37,36 @@ def empty(shape: int | tuple[int, ...]) -> np.ndarray:
     (2, 3)
     """
     return active.empty(shape)
+
+
+def zero_(x: np.ndarray) -> np.ndarray:
+    """Set every element to 0, in place and on all threads.
+
+    A gradient buffer was last written by several cores; one core alone would first have to fetch
+    every line of it from the others.
+
+    Parameters
+    ----------
+    x : ndarray, float32, contiguous and writable
+
+    Returns
+    -------
+    ndarray
+        ``x``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong type or dtype, a strided or read-only array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> ops.zero_(np.ones(3, np.float32))
+    array([0., 0., 0.], dtype=float32)
+    """
+    _check.floats("x", x)
+    _check.output("x", x, x.shape, "x", x)
+    active.zero_(x)
+    return x

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .. import ops
+
 __all__ = ["Optimizer"]
 
 
@@ -78,7 +80,7 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Set all gradients to 0."""
-        self.flat.grad.fill(0)
+        ops.zero_(self.flat.grad)
 
     def state_dict(self) -> dict[str, Any]:
         """Return steps, learning rate, and the buffers (the memory itself: copy what you keep)."""
