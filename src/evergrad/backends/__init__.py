@@ -55,7 +55,7 @@ _NAMES = ("native", "numba", "reference")
 
 
 class _Active:
-    """The resolved backend: ``name``, ``float64`` (it takes float64), ``empty``, ``zero_``, the ops."""
+    """The resolved backend: ``name``, ``float64`` (whether it takes it), the pool, the ops."""
 
     name: str
     float64: bool
