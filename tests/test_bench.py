@@ -14,6 +14,8 @@ import evergrad
 from evergrad.bench import bars, cases, page, report, roofline
 from evergrad.bench.bars import Measured
 from evergrad.bench.measure import Limits, StepEffort, step_turn, take_turns
+from evergrad.bench.op import Case
+from evergrad.bench.peers import call_of
 from evergrad.bench.pieces import FeedForward, LinearCrossEntropy, PackedAttention
 from evergrad.bench.run import Result, Timing, directions
 from evergrad.bench.run_steps import Course, StepResult
@@ -92,6 +94,14 @@ def test_parameters_of_gpt2_small():
     assert model.flat.data.size in [dims["n"] for dims in cases.ADAM.bench]
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("op", [op for op in cases.OPS if op.torch], ids=lambda op: op.label)
+def test_pytorch_can_be_timed_both_ways(op):
+    case = Case(op, op.tests[0])
+    for backward in directions(case):
+        call_of("torch", case.problem(), backward)()
+
+
 # --- turns --------------------------------------------------------------------------------------
 
 
@@ -137,7 +147,10 @@ def test_bars_take_forward_and_backward_together_against_one_peer():
 
 
 def test_bars_of_steps():
-    courses = {"native": course(1.0, [4.0, 2.0], peak=50), "torch": course(2.0, [4.0, 2.002], 100)}
+    courses = {
+        "native": course(1.0, [2.0] * 20, 50),
+        "torch": course(2.0, [2.0] * 19 + [2.002], 100),
+    }
     measured = Measured([], {"tiny": StepResult("tiny", "small", 1e10, LIMITS, courses)})
     verdicts = {bar.what: (bar.value(measured), bar.holds(measured)) for bar in bars.bars()}
     assert verdicts["training tiny, time"] == (2.0, True)
@@ -147,6 +160,16 @@ def test_bars_of_steps():
     assert difference == pytest.approx(0.002 / 2.002)
     assert not holds
     assert verdicts["training char, time"] == (None, None), "not measured is not passed"
+    few = StepResult("tiny", "small", 1e10, LIMITS, {name: course(1.0, [2.0]) for name in courses})
+    too_few = Measured([], {"tiny": few})
+    (bar,) = (b for b in bars.bars() if b.what == "training tiny, losses over 20 steps")
+    assert bar.holds(too_few) is None
+
+
+def test_bars_on_several_shapes_need_all_of_them():
+    one = result("matmul", family="gemm", dims=cases.MATMUL.bench[0], native=1.0, torch=2.0)
+    held = [bar.holds(Measured([one], {})) for bar in bars.bars() if "product" in bar.what]
+    assert held == [None] * 4
 
 
 # Bars on ops that have no case, or on steps that nobody wrote: these alone may wait.

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evergrad.bench.cases import ATTENTION, MATMUL
 from evergrad.bench.peers import OTHERS
 from evergrad.bench.run import Result
-from evergrad.bench.run_steps import StepResult
+from evergrad.bench.run_steps import COMPARED, StepResult
 from evergrad.bench.steps import LAST_LAYER
 
 
@@ -68,8 +69,10 @@ def geometric_mean(ratios: Sequence[float]) -> float | None:
 
 
 def products(measured: Measured) -> list[float]:
-    """Ratios to the best peer of every single product, forward alone."""
-    return [r.best for r in measured.calls("matmul") if not r.backward and r.best is not None]
+    """Ratios to the best peer of every single product; none unless all shapes were measured."""
+    calls = [r for r in measured.calls("matmul") if not r.backward]
+    complete = len(calls) == len([*MATMUL.bench, *MATMUL.bench_forward])
+    return [r.best for r in calls if r.best is not None] if complete else []
 
 
 def smallest(values: Sequence[float | None]) -> float | None:
@@ -105,9 +108,8 @@ def _attention(*shape: int, is_causal: bool = True) -> Callable[[Measured], floa
 
 
 def _not_causal(measured: Measured) -> float | None:
-    cases = {r.case: r.dims for r in measured.calls("attention") if not r.dims.get("is_causal")}
-    ratios = [measured.over_best("attention", **dims) for dims in cases.values()]
-    return smallest(ratios) if ratios else None
+    wanted = [dims for dims in ATTENTION.bench if not dims.get("is_causal")]
+    return smallest([measured.over_best("attention", **dims) for dims in wanted])
 
 
 def _linear_gelu(measured: Measured) -> float | None:
@@ -130,7 +132,11 @@ def _memory(name: str) -> Callable[[Measured], float | None]:
 
 
 def _difference(name: str) -> Callable[[Measured], float | None]:
-    return lambda m: m.step(name, lambda s: (pair := s.difference("torch")) and pair[0])
+    def enough(step: StepResult) -> float | None:
+        largest, compared = step.difference("torch") or (None, 0)
+        return largest if compared == COMPARED else None
+
+    return lambda m: m.step(name, enough)
 
 
 def _scaling(name: str) -> Callable[[Measured], float | None]:

@@ -78,6 +78,8 @@ def torch_call(problem: Problem, dout: Any) -> Callable[[], Any]:
     if dout is None:
         return forward
     out = forward()
+    if isinstance(out, tuple):  # the first output is the one with a cotangent
+        out = out[0]
     inputs = [getattr(tensors, name) for name in problem.op.grads]
     return partial(
         torch.autograd.grad,

@@ -19,8 +19,11 @@ import numpy as np
 from evergrad.bench.measure import Limits
 from evergrad.bench.run import Result
 
-# Okabe & Ito's colours, which people with any kind of colour vision tell apart.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5195", "#56b4e9", "#b8860b", "#444444")
+# Okabe & Ito's colours first, which people with any kind of colour vision tell apart.
+COLORS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5195", "#56b4e9", "#b8860b", "#444444",
+    "#e69f00", "#8c1515", "#4d7c0f", "#d946ef",
+)  # fmt: skip
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
@@ -115,6 +118,11 @@ def _name_the_roof(axes: Any, limits: Limits) -> None:
     axes.text(
         *(start * (1, 1.12)), text, rotation=angle, rotation_mode="anchor", ha="left", **style
     )
+
+    axes.text(
+        0.012, 0.975, "above the line: arrays that stay in cache", transform=axes.transAxes,
+        ha="left", va="top", fontsize=8, color="#777777",
+    )  # fmt: skip
 
 
 def _legend(axes: Any, colors: dict[str, str]) -> None:
