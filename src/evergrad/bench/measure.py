@@ -50,7 +50,7 @@ class Effort:
     rounds: int
     settle: float
     seconds: float
-    patience: float = 4.0
+    patience: float = 2.0
 
 
 FULL = Effort(rounds=5, settle=0.03, seconds=0.03)
