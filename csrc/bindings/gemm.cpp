@@ -79,6 +79,32 @@ std::pair<Array, Optional> linear(const Array& x, const Array& weight, const Opt
   return {result, pre};
 }
 
+Array pack_weight(const Array& weight) {
+  const int64_t features = weight.shape(0), in = weight.shape(1);
+  Array packed = empty({evergrad_packed_size(in, features)});
+  const float* pw = data(weight);
+  float* pp = mutable_data(packed);
+  call([&] { return evergrad_pack_weight(in, features, pw, pp); });
+  return packed;
+}
+
+std::pair<Array, Optional> linear_packed(const Array& x, const Array& packed, int64_t out_features,
+                                         const Optional& bias,
+                                         const std::optional<std::string>& activation,
+                                         const Optional& residual, bool return_pre,
+                                         const Optional& out) {
+  const int64_t rows = x.shape(0), in = x.shape(1);
+  const int code = activation_code(activation);
+  Array result = or_empty(out, {rows, out_features});
+  Optional pre;
+  if (return_pre) pre = empty({rows, out_features});
+  const float *px = data(x), *pw = data(packed), *pb = data(bias), *pr = data(residual);
+  float *pp = mutable_data(pre), *po = mutable_data(result);
+  call(
+      [&] { return evergrad_linear_packed(rows, in, out_features, px, pw, pb, code, pr, pp, po); });
+  return {result, pre};
+}
+
 std::tuple<Optional, Optional, Optional> linear_backward(
     const Array& dout, const Array& x, const Array& weight,
     const std::optional<std::string>& activation, const Optional& saved, const Optional& dx,
@@ -104,6 +130,10 @@ void register_gemm(py::module_& m) {
   m.def("linear", &linear, py::arg("x"), py::arg("weight"), py::arg("bias").none(true),
         py::arg("activation").none(true), py::arg("residual").none(true), py::arg("return_pre"),
         py::arg("out").none(true));
+  m.def("pack_weight", &pack_weight, py::arg("weight"));
+  m.def("linear_packed", &linear_packed, py::arg("x"), py::arg("packed"), py::arg("out_features"),
+        py::arg("bias").none(true), py::arg("activation").none(true),
+        py::arg("residual").none(true), py::arg("return_pre"), py::arg("out").none(true));
   m.def("linear_backward", &linear_backward, py::arg("dout"), py::arg("x"), py::arg("weight"),
         py::arg("activation").none(true), py::arg("saved").none(true), py::arg("dx").none(true),
         py::arg("dweight").none(true), py::arg("dbias").none(true), py::arg("need_dx"),

@@ -112,15 +112,33 @@ int sweeps(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float*
 
 }  // namespace
 
+i64 packed_size(i64 n, i64 k) noexcept {
+  const i64 panel = kernels().gemm_nr;
+  return parts_of(n, panel) * panel * k;
+}
+
+void pack(i64 n, i64 k, Matrix b, float* packed) noexcept {
+  const KernelTable& t = kernels();
+  const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row};
+  const i64 block = parts_of(k, max_of(1, parts_of(k, depth_block)));
+  const i64 width = cols.panels() * cols.panel, step = panels_per_task * cols.panel;
+  parallel_ranges(n, step, [&](i64 begin, i64 end) {
+    for (i64 d = 0; d < k; d += block) {
+      const i64 depth = min_of(block, k - d);
+      cols.pack_range(begin, end, d, depth, packed + d * width + begin * depth);
+    }
+  });
+}
+
 int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accumulate,
-         const Epilogue* epilogue) noexcept {
+         const Epilogue* epilogue, const float* packed_b) noexcept {
   if (m == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
-  if (k > 0 && a.col == 1 && b.row == 1 && min_of(m, n) <= few_dots) {
+  if (!packed_b && k > 0 && a.col == 1 && b.row == 1 && min_of(m, n) <= few_dots) {
     dots(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
     return EVERGRAD_OK;
   }
-  if (k > 0 && b.col == 1 && m <= n && m <= few_sweeps && n <= longest_sweep)
+  if (!packed_b && k > 0 && b.col == 1 && m <= n && m <= few_sweeps && n <= longest_sweep)
     return sweeps(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
   const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col};
   const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row};
@@ -133,13 +151,18 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
 
   // A product without depth still owes C its zeros and its epilogue: one empty block.
   const bool deep = k >= depth_block && k >= 2 * max_of(m, n) && m * n <= halves_floats;
-  const i64 halves = deep && !epilogue ? 2 : 1;
+  const i64 halves = deep && !epilogue && !packed_b ? 2 : 1;
   const i64 blocks = max_of(1, parts_of(parts_of(k, halves), depth_block));  // of each half
   const i64 block = parts_of(k, halves * blocks);
   const auto depth_of = [&](i64 b) { return max_of(0, min_of(block, k - b * block)); };
   const i64 slab = min_of(shared_lanes, shared.panels() * shared.panel);
   const i64 together = min_of(blocks, max_of(1, shared_floats / max_of(1, slab * block)));
   const i64 group = slab * together * block;  // floats of the shared side at a time
+  // Columns that came packed, whole: block by block, lanes in order.
+  const auto packed_cols = [&](i64 b, i64 lane) {
+    return packed_b + b * block * cols.panels() * cols.panel + lane * depth_of(b);
+  };
+  const bool own_packed = packed_b && rows_shared, shared_packed = packed_b && !rows_shared;
   const bool alone = halves * own.lanes >= threads * lanes_alone || group <= repack_floats;
 
   // Pieces that fill half of L2, a like number for each thread.
@@ -164,7 +187,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
       const auto offset = [&](i64 s, i64 g, i64 depth) {
         return (g - g0) * block * width + (s - s0) * depth;
       };
-      if (!alone) {
+      if (!alone && !shared_packed) {
         const i64 step = panels_per_task * shared.panel, steps = parts_of(s1 - s0, step);
         parallel_for(
             halves * (g1 - g0) * steps,
@@ -186,23 +209,25 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
             const i64 o1 = min_of((part + 1) * own.panels() / parts * own.panel, own.lanes);
             float* const packed_own = scratch.get() + worker * piece;
             float* const packed = packed_shared + (alone ? worker : half) * group;
-            const bool fresh = alone && packed_half[worker] != half;
+            const bool fresh = alone && !shared_packed && packed_half[worker] != half;
             packed_half[worker] = half;
             for (i64 g = g0; g < g1; ++g) {
               const i64 b = half * blocks + g, depth = depth_of(b);
               if (fresh) shared.pack_range(s0, s1, b * block, depth, packed + offset(s0, g, depth));
-              own.pack_range(o0, o1, b * block, depth, packed_own);
+              if (!own_packed) own.pack_range(o0, o1, b * block, depth, packed_own);
+              const float* const mine = own_packed ? packed_cols(b, o0) : packed_own;
               // Panel by panel of the shared side: it comes from L3 once, the piece from L2 each
               // time.
               for (i64 s = s0; s < s1; s += shared.panel) {
-                const float* panel = packed + offset(s, g, depth);
+                const float* panel =
+                    shared_packed ? packed_cols(b, s) : packed + offset(s, g, depth);
                 const i64 i = rows_shared ? s : o0, j = rows_shared ? o0 : s;
                 const i64 end = min_of(s + shared.panel, s1);
                 const i64 height = (rows_shared ? end : o1) - i;
                 const i64 length = (rows_shared ? o1 : end) - j;
                 float* out = half == 0 ? c + i * c_row + j : second + i * n + j;
-                t.gemm_tile(height, length, depth, rows_shared ? panel : packed_own,
-                            rows_shared ? packed_own : panel, out, half == 0 ? c_row : n,
+                t.gemm_tile(height, length, depth, rows_shared ? panel : mine,
+                            rows_shared ? mine : panel, out, half == 0 ? c_row : n,
                             (half == 0 && accumulate) || g > 0, panel + shared.panel * depth,
                             end < s1 ? shared.panel * depth : 0);
                 if (g + 1 == blocks) finish(t, epilogue, i, j, height, length, out, c_row);
@@ -242,9 +267,11 @@ int evergrad_matmul(int64_t batch, int64_t m, int64_t n, int64_t k, const float*
   return status.load();
 }
 
-int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x, const float* weight,
-                    const float* bias, int activation, const float* residual, float* pre,
-                    float* out) noexcept {
+namespace {
+
+int linear(i64 rows, i64 in, i64 features, const float* x, const float* weight, const float* packed,
+           const float* bias, int activation, const float* residual, float* pre,
+           float* out) noexcept {
   // The product goes through `out` before the epilogue reads the residual.
   const bool overwritten = residual == out;
   const Buffer copy(overwritten ? rows * features : 1);
@@ -257,7 +284,31 @@ int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x, 
                           features};
   const bool plain = !bias && !residual && !pre && activation == EVERGRAD_ACTIVATION_NONE;
   return gemm(rows, features, in, {x, in, 1}, {weight, 1, in}, out, features, false,
-              plain ? nullptr : &epilogue);
+              plain ? nullptr : &epilogue, packed);
+}
+
+}  // namespace
+
+int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x, const float* weight,
+                    const float* bias, int activation, const float* residual, float* pre,
+                    float* out) noexcept {
+  return linear(rows, in, features, x, weight, nullptr, bias, activation, residual, pre, out);
+}
+
+int64_t evergrad_packed_size(int64_t in, int64_t features) noexcept {
+  return packed_size(features, in);
+}
+
+int evergrad_pack_weight(int64_t in, int64_t features, const float* weight,
+                         float* packed) noexcept {
+  pack(features, in, {weight, 1, in}, packed);
+  return EVERGRAD_OK;
+}
+
+int evergrad_linear_packed(int64_t rows, int64_t in, int64_t features, const float* x,
+                           const float* packed, const float* bias, int activation,
+                           const float* residual, float* pre, float* out) noexcept {
+  return linear(rows, in, features, x, nullptr, packed, bias, activation, residual, pre, out);
 }
 
 namespace {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['adam_step', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pool_stats', 'pool_trim', 'relu', 'relu_backward', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'set_isa', 'set_num_threads', 'sgd_step', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'zero_']
+__all__: list[str] = ['adam_step', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pack_weight', 'pool_stats', 'pool_trim', 'relu', 'relu_backward', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'set_isa', 'set_num_threads', 'sgd_step', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'zero_']
 def adam_step(param: numpy.ndarray, grad: numpy.ndarray, exp_avg: numpy.ndarray, exp_avg_sq: numpy.ndarray, step: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, weight_decay: typing.SupportsFloat | typing.SupportsIndex, decoupled: bool, grad_scale: typing.SupportsFloat | typing.SupportsIndex) -> None:
     ...
 def attention(query: numpy.ndarray, key: numpy.ndarray, value: numpy.ndarray, is_causal: bool, scale: typing.SupportsFloat | typing.SupportsIndex, cu_seqlens_q: numpy.ndarray | None, cu_seqlens_k: numpy.ndarray | None, out: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -76,6 +76,8 @@ def linear_cross_entropy_backward(drows: numpy.ndarray, x: numpy.ndarray, weight
     ...
 def linear_cross_entropy_with_grads(drows: numpy.ndarray, x: numpy.ndarray, weight: numpy.ndarray, bias: numpy.ndarray | None, target: numpy.ndarray, ignore_index: typing.SupportsInt | typing.SupportsIndex, label_smoothing: typing.SupportsFloat | typing.SupportsIndex, softcap: typing.SupportsFloat | typing.SupportsIndex, dx: numpy.ndarray | None, dweight: numpy.ndarray | None, dbias: numpy.ndarray | None, need_dx: bool, need_dweight: bool, need_dbias: bool) -> tuple[numpy.ndarray, numpy.ndarray | None, numpy.ndarray | None, numpy.ndarray | None]:
     ...
+def linear_packed(x: numpy.ndarray, packed: numpy.ndarray, out_features: typing.SupportsInt | typing.SupportsIndex, bias: numpy.ndarray | None, activation: str | None, residual: numpy.ndarray | None, return_pre: bool, out: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray | None]:
+    ...
 def log_softmax(x: numpy.ndarray, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
 def log_softmax_backward(dout: numpy.ndarray, out: numpy.ndarray, dx: numpy.ndarray | None) -> numpy.ndarray:
@@ -95,6 +97,8 @@ def mse_loss(x: numpy.ndarray, target: numpy.ndarray, out: numpy.ndarray | None)
 def mse_loss_backward(dout: numpy.ndarray, x: numpy.ndarray, target: numpy.ndarray, dx: numpy.ndarray | None) -> numpy.ndarray:
     ...
 def mse_loss_sum(x: numpy.ndarray, target: numpy.ndarray) -> float:
+    ...
+def pack_weight(weight: numpy.ndarray) -> numpy.ndarray:
     ...
 def pool_stats() -> dict:
     """

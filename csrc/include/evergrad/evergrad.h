@@ -69,6 +69,15 @@ int evergrad_linear(int64_t rows, int64_t in, int64_t features, const float* x, 
                     const float* bias, int activation, const float* residual, float* pre,
                     float* out) EVERGRAD_NOEXCEPT;
 
+/* A weight laid out for the product once instead of in every call, for the ISA in use. The size is
+ * in floats. */
+int64_t evergrad_packed_size(int64_t in, int64_t features) EVERGRAD_NOEXCEPT;
+int evergrad_pack_weight(int64_t in, int64_t features, const float* weight,
+                         float* packed) EVERGRAD_NOEXCEPT;
+int evergrad_linear_packed(int64_t rows, int64_t in, int64_t features, const float* x,
+                           const float* packed, const float* bias, int activation,
+                           const float* residual, float* pre, float* out) EVERGRAD_NOEXCEPT;
+
 /* dpre = dout * act'(saved); dx = dpre weight; dweight += dpre^T x; dbias += column sums of dpre.
  * dx, dweight, dbias may be null. */
 int evergrad_linear_backward(int64_t rows, int64_t in, int64_t features, const float* dout,

@@ -41,6 +41,7 @@ __all__ = [
     "active",
     "available_backends",
     "get_num_threads",
+    "native_isa",
     "num_threads",
     "set_num_threads",
     "show_config",
@@ -168,6 +169,11 @@ def get_num_threads() -> int:
     if active.name == "numba":
         return importlib.import_module("numba").get_num_threads()
     return _native.get_num_threads() if _native is not None else 1
+
+
+def native_isa() -> str:
+    """The ISA whose kernels the native backend runs."""
+    return str(_native.get_isa())
 
 
 def set_num_threads(n: int) -> None:

@@ -24,7 +24,7 @@ from .attention import attention, attention_backward
 from .dropout import dropout, dropout_backward
 from .embedding import embedding, embedding_backward
 from .gated import geglu, geglu_backward, swiglu, swiglu_backward
-from .gemm import linear, linear_backward, matmul, matmul_backward
+from .gemm import PackedWeight, linear, linear_backward, matmul, matmul_backward, pack_weight
 from .linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_backward,
@@ -45,6 +45,7 @@ from .rotary import rotary, rotary_backward, rotary_table
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
+    "PackedWeight",
     "adam_step",
     "attention",
     "attention_backward",
@@ -75,6 +76,7 @@ __all__ = [
     "matmul_backward",
     "mse_loss",
     "mse_loss_backward",
+    "pack_weight",
     "relu",
     "relu_backward",
     "rms_norm",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
-from ..backends import active
+from ..backends import active, native_isa
 from . import _check
 
 ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu")
@@ -125,9 +127,61 @@ def matmul_backward(
     return da, db
 
 
+@dataclass(frozen=True)
+class PackedWeight:
+    """A weight laid out for ``linear`` once, by `pack_weight`; for inference.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (out_features, in_features) of the weight.
+    layout : str
+        The backend and ISA that can read it.
+    """
+
+    shape: tuple[int, int]
+    layout: str
+    _data: np.ndarray = field(repr=False)
+
+
+def pack_weight(weight: np.ndarray) -> PackedWeight:
+    """Lay a weight out as the product reads it, so that ``linear`` need not do it in every call.
+
+    Parameters
+    ----------
+    weight : ndarray, float32, [out_features, in_features]
+        Copied: later changes do not show.
+
+    Returns
+    -------
+    PackedWeight
+        For ``linear``, as long as the same backend and ISA are active.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong type or dtype, more or fewer than two dimensions, strides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> packed = ops.pack_weight(np.array([[1, 2], [-3, 1]], np.float32))
+    >>> ops.linear(np.ones((1, 2), np.float32), packed)
+    array([[ 3., -2.]], dtype=float32)
+    """
+    _check.floats("weight", weight)
+    _check.has_rank("weight", weight, 2, 2)
+    return PackedWeight(weight.shape, _layout(), active.pack_weight(weight))
+
+
+def _layout() -> str:
+    return f"native {native_isa()}" if active.name == "native" else active.name
+
+
 def linear(
     x: np.ndarray,
-    weight: np.ndarray,
+    weight: np.ndarray | PackedWeight,
     bias: np.ndarray | None = None,
     *,
     activation: str | None = None,
@@ -140,7 +194,7 @@ def linear(
     Parameters
     ----------
     x : ndarray, float32, [..., in_features]
-    weight : ndarray, float32, [out_features, in_features]
+    weight : ndarray, float32, [out_features, in_features], or PackedWeight
     bias : ndarray, float32, [out_features], optional
     activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu"}
     residual : ndarray, float32, [..., out_features], optional
@@ -175,9 +229,18 @@ def linear(
     _check.choice("activation", activation, ACTIVATIONS)
     _check.floats("x", x)
     _check.has_rank("x", x, 1)
-    _check.floats("weight", weight)
-    _check.has_rank("weight", weight, 2, 2)
-    _check.same_dtype("x", x, weight=weight)
+    packed = isinstance(weight, PackedWeight)
+    if packed:
+        if weight.layout != _layout():
+            raise ValueError(
+                f"weight: expected one packed for {_layout()}, got {weight.layout}; pack it again"
+            )
+        data = weight._data
+    else:
+        _check.floats("weight", weight)
+        _check.has_rank("weight", weight, 2, 2)
+        data = weight
+    _check.same_dtype("x", x, weight=data)
     if weight.shape[1] != x.shape[-1]:
         raise ValueError(
             f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
@@ -187,12 +250,13 @@ def linear(
     _check.optional("residual", residual, shape, "x", x)
     if out is not None:
         _check.output("out", out, shape, "x", x)
-        _check.no_overlap("out", out, x=x, weight=weight, bias=bias)
+        _check.no_overlap("out", out, x=x, weight=data, bias=bias)
         _check.in_place_or_apart("out", out, residual=residual)
-    result, pre = active.linear(
-        _check.rows(x), weight, bias, activation, _check.rows(residual), return_pre,
-        _check.rows(out),
-    )  # fmt: skip
+    rest = (bias, activation, _check.rows(residual), return_pre, _check.rows(out))
+    if packed:
+        result, pre = active.linear_packed(_check.rows(x), data, weight.shape[0], *rest)
+    else:
+        result, pre = active.linear(_check.rows(x), data, *rest)
     result = result.reshape(shape) if out is None else out
     return (result, pre.reshape(shape)) if return_pre else result
 

@@ -73,6 +73,25 @@ def linear(
     return out, product if return_pre else None
 
 
+def pack_weight(weight: Array) -> Array:
+    """What linear_packed reads: BLAS packs for itself, so the weight as it is."""
+    return weight.copy()
+
+
+def linear_packed(
+    x: Array,
+    packed: Array,
+    out_features: int,
+    bias: Array | None,
+    activation: str | None,
+    residual: Array | None,
+    return_pre: bool,
+    out: Array | None,
+) -> tuple[Array, Array | None]:
+    """``linear`` with a weight from pack_weight."""
+    return linear(x, packed, bias, activation, residual, return_pre, out)
+
+
 @kernel
 def _dpre_kernel(dout: Array, code: int, saved: Array, dpre: Array, partials: Array) -> None:
     """dpre = dout * f'(pre) [rows, n] unless that is dout; its sums by row block in partials."""

@@ -18,7 +18,7 @@ from .attention import attention, attention_backward
 from .dropout import dropout, dropout_backward
 from .embedding import embedding, embedding_backward
 from .gated import gated, gated_backward
-from .gemm import linear, linear_backward, matmul
+from .gemm import linear, linear_backward, linear_packed, matmul, pack_weight
 from .linear_cross_entropy import (
     linear_cross_entropy,
     linear_cross_entropy_backward,
@@ -64,12 +64,14 @@ __all__ = [
     "linear_cross_entropy",
     "linear_cross_entropy_backward",
     "linear_cross_entropy_with_grads",
+    "linear_packed",
     "log_softmax",
     "log_softmax_backward",
     "matmul",
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_sum",
+    "pack_weight",
     "relu",
     "relu_backward",
     "rms_norm",

@@ -39,6 +39,25 @@ def linear(
     return emit(value, out), pre if return_pre else None
 
 
+def pack_weight(weight: Array) -> Array:
+    """What linear_packed reads: here the weight as it is."""
+    return weight.copy()
+
+
+def linear_packed(
+    x: Array,
+    packed: Array,
+    out_features: int,
+    bias: Array | None,
+    activation: str | None,
+    residual: Array | None,
+    return_pre: bool,
+    out: Array | None,
+) -> tuple[Array, Array | None]:
+    """``linear`` with a weight from pack_weight."""
+    return linear(x, packed, bias, activation, residual, return_pre, out)
+
+
 # With dpre = dout f'(pre):  out_rj = f(sum_i x_ri W_ji + b_j)  =>
 #   dx_ri = sum_j dpre_rj W_ji,   dW_ji = sum_r dpre_rj x_ri,   db_j = sum_r dpre_rj.
 # The residual's cotangent is dout itself: the caller has it already.
