@@ -241,6 +241,15 @@ int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentu
 int evergrad_rmsprop_step(int64_t n, float* param, const float* grad, float* square_avg, double lr,
                           double alpha, double eps, double weight_decay,
                           double grad_scale) EVERGRAD_NOEXCEPT;
+/* The steps of chosen rows of [.., dim] alone; rows are distinct. Adam's averages, and with
+ * decoupled decay the parameters, first decay for the steps that a row has skipped. */
+int evergrad_adam_step_rows(int64_t count, int64_t dim, const int64_t* rows, const int64_t* skipped,
+                            float* param, const float* grad, float* exp_avg, float* exp_avg_sq,
+                            int64_t step, double lr, double beta1, double beta2, double eps,
+                            double weight_decay, int decoupled,
+                            double grad_scale) EVERGRAD_NOEXCEPT;
+int evergrad_sgd_step_rows(int64_t count, int64_t dim, const int64_t* rows, float* param,
+                           const float* grad, double lr, double grad_scale) EVERGRAD_NOEXCEPT;
 int evergrad_grad_norm(int64_t n, const float* grad, double* norm) EVERGRAD_NOEXCEPT;
 
 /* ---- the machine's limits, measured -----------------------------------------------------------

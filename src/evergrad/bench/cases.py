@@ -1055,6 +1055,61 @@ RMSPROP = Op(
     ),
 )  # fmt: skip
 
+
+def draw_rows(
+    rng: Generator, num: int, dim: int, count: int, adam: bool = True, **options: Any
+) -> dict[str, Any]:
+    """A table of which `count` rows have a gradient."""
+    table = dict(param=normal(rng, num, dim), grad=normal(rng, num, dim))
+    if adam:
+        table.update(exp_avg=normal(rng, num, dim, scale=0.1), exp_avg_sq=positive(rng, num, dim))
+    rows = np.sort(rng.choice(num, count, replace=False)).astype(np.int64)
+    if adam:
+        options = dict(skipped=integers(rng, 5, count), step=9, **options)
+    return dict(**table, rows=rows, lr=1e-2, **options)
+
+
+ADAM_ROWS = Op(
+    name="adam_step_rows",
+    draw=draw_rows,
+    shapes=dict(
+        param="num dim", grad="num dim", exp_avg="num dim", exp_avg_sq="num dim", rows="k",
+        skipped="k",
+    ),
+    tests=[
+        dict(num=7, dim=5, count=3),
+        *over("dim", TAILS[::3], num=9, count=4, weight_decay=0.1),
+        *over("decoupled", (True, False), num=9, dim=33, count=5, weight_decay=0.1, grad_scale=0.3),
+        *over("count", (0, 9), num=9, dim=17),
+    ],
+    large=dict(num=3000, dim=101, count=900, weight_decay=0.1),
+    bench=[dict(num=50257, dim=768, count=256)],
+    flops=lambda c: 16 * c.rows.size * c.param.shape[1],
+    bytes=lambda c: 7 * 4 * c.rows.size * c.param.shape[1],
+    returns=(),
+    updates=("param", "exp_avg", "exp_avg_sq"),
+    bounds=dict(rows=lambda c: len(c.param)),
+    invalid=dict(step=(0, -1)),
+)  # fmt: skip
+
+SGD_ROWS = Op(
+    name="sgd_step_rows",
+    draw=partial(draw_rows, adam=False),
+    shapes=dict(param="num dim", grad="num dim", rows="k"),
+    tests=[
+        dict(num=7, dim=5, count=3),
+        *over("dim", TAILS[::3], num=9, count=4, grad_scale=0.3),
+        *over("count", (0, 9), num=9, dim=17),
+    ],
+    large=dict(num=3000, dim=101, count=900),
+    bench=[dict(num=50257, dim=768, count=256)],
+    flops=lambda c: 3 * c.rows.size * c.param.shape[1],
+    bytes=lambda c: 3 * 4 * c.rows.size * c.param.shape[1],
+    returns=(),
+    updates=("param",),
+    bounds=dict(rows=lambda c: len(c.param)),
+)
+
 GRAD_NORM = Op(
     name="grad_norm",
     draw=lambda rng, n: dict(grad=normal(rng, n)),
@@ -1077,7 +1132,7 @@ OPS: tuple[Op, ...] = (
     EMBEDDING,
     CROSS_ENTROPY, LINEAR_CROSS_ENTROPY, LINEAR_CROSS_ENTROPY_WITH_GRADS, MSE, BCE,
     DROPOUT,
-    ADAM, SGD, RMSPROP, GRAD_NORM,
+    ADAM, SGD, RMSPROP, ADAM_ROWS, SGD_ROWS, GRAD_NORM,
 )  # fmt: skip
 
 

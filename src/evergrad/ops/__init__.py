@@ -40,13 +40,21 @@ from .loss import (
 )
 from .memory import empty, zero_
 from .norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
-from .optimizer import adam_step, grad_norm, rmsprop_step, sgd_step
+from .optimizer import (
+    adam_step,
+    adam_step_rows,
+    grad_norm,
+    rmsprop_step,
+    sgd_step,
+    sgd_step_rows,
+)
 from .rotary import rotary, rotary_backward, rotary_table
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
     "PackedWeight",
     "adam_step",
+    "adam_step_rows",
     "attention",
     "attention_backward",
     "binary_cross_entropy_with_logits",
@@ -86,6 +94,7 @@ __all__ = [
     "rotary_backward",
     "rotary_table",
     "sgd_step",
+    "sgd_step_rows",
     "sigmoid",
     "sigmoid_backward",
     "silu",

@@ -213,6 +213,139 @@ def rmsprop_step(
     )
 
 
+def _rows_checks(param: np.ndarray, rows: np.ndarray, **others: np.ndarray) -> np.ndarray:
+    """``param`` and others [num, dim], all but ``grad`` writable; ``rows`` rising indices."""
+    for name, x in {"param": param, **others}.items():
+        _check.floats(name, x)
+        _check.has_rank(name, x, 2, 2)
+        _check.has_shape(name, x, param.shape)
+        _check.same_dtype("param", param, **{name: x})
+        if name != "grad" and not x.flags.writeable:
+            raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    _apart(param=param, **others)
+    rows = _check.indices("rows", rows, param.shape[0])
+    _check.has_rank("rows", rows, 1, 1)
+    if (rows[1:] <= rows[:-1]).any():
+        raise ValueError("rows: expected indices that rise, each once, got others (numpy.unique)")
+    return rows
+
+
+def adam_step_rows(
+    param: np.ndarray,
+    grad: np.ndarray,
+    exp_avg: np.ndarray,
+    exp_avg_sq: np.ndarray,
+    rows: np.ndarray,
+    skipped: np.ndarray,
+    *,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = True,
+    grad_scale: float = 1.0,
+) -> None:
+    r"""``adam_step`` of the rows of a table that have a gradient, in place: **lazy**, not the same.
+
+    A row without a gradient is not touched, which for an embedding is nearly all of the memory.
+    When it has one again, what k skipped steps do to it follows first where a formula has it:
+    m = beta1^k m, v = beta2^k v and, with decoupled decay, param = (1 - lr weight_decay)^k param
+    at today's learning rate. Left out is what the dense step would have gone on moving param by
+    through the fading m, and the L2 term of skipped steps when not decoupled. A row that skipped
+    nothing is updated to the bits of ``adam_step``.
+
+    Parameters
+    ----------
+    param, grad, exp_avg, exp_avg_sq : ndarray, float32, [num, dim]
+        All but ``grad`` are updated, in the rows named.
+    rows : ndarray, int64 or int32, [k]
+        Rising: ``numpy.unique`` of the indices that were looked up.
+    skipped : ndarray, int64 or int32, [k]
+        Steps since the last update of each of them that it was not part of.
+    step, lr, beta1, beta2, eps, weight_decay, decoupled, grad_scale
+        As in ``adam_step``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``adam_step``; for rows that do not rise.
+    IndexError
+        For a row out of range, a negative number of steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> param, grad = np.ones((2, 3, 1), np.float32)
+    >>> m, v = np.zeros((2, 3, 1), np.float32)
+    >>> ops.adam_step_rows(param, grad, m, v, np.array([2]), np.array([0]), step=1, lr=0.1)
+    >>> param.round(3).ravel()
+    array([1. , 1. , 0.9], dtype=float32)
+    """
+    rows = _rows_checks(param, rows, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    skipped = _check.indices("skipped", skipped, 2**62)
+    _check.has_shape("skipped", skipped, rows.shape)
+    active.adam_step_rows(
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+        rows,
+        skipped,
+        _check.integer("step", step, 1, 2**62),
+        _check.number("lr", lr),
+        _check.number("beta1", beta1, 0.0, 1.0, open_high=True),
+        _check.number("beta2", beta2, 0.0, 1.0, open_high=True),
+        _check.number("eps", eps, 0.0),
+        _check.number("weight_decay", weight_decay),
+        bool(decoupled),
+        _check.number("grad_scale", grad_scale),
+    )
+
+
+def sgd_step_rows(
+    param: np.ndarray,
+    grad: np.ndarray,
+    rows: np.ndarray,
+    *,
+    lr: float,
+    grad_scale: float = 1.0,
+) -> None:
+    """``sgd_step`` without momentum and decay of the rows of a table that have a gradient.
+
+    To the bits what the dense step does: where the gradient is 0, it changes nothing.
+
+    Parameters
+    ----------
+    param, grad : ndarray, float32, [num, dim]
+    rows : ndarray, int64 or int32, [k]
+        Rising: ``numpy.unique`` of the indices that were looked up.
+    lr, grad_scale : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        As ``sgd_step``; for rows that do not rise.
+    IndexError
+        For a row out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> param, grad = np.ones((2, 3, 1), np.float32)
+    >>> ops.sgd_step_rows(param, grad, np.array([1]), lr=0.5)
+    >>> param.ravel()
+    array([1. , 0.5, 1. ], dtype=float32)
+    """
+    rows = _rows_checks(param, rows, grad=grad)
+    active.sgd_step_rows(
+        param, grad, rows, _check.number("lr", lr), _check.number("grad_scale", grad_scale)
+    )
+
+
 def grad_norm(grad: np.ndarray) -> float:
     """The Euclidean norm of a flat gradient, accumulated in float64 in a fixed order.
 

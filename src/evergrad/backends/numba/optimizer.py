@@ -166,6 +166,98 @@ def rmsprop_step(
     _rmsprop_kernel(param, grad, square_avg, *scalars)
 
 
+# The first argument decides whether threads are worth it: the rows that are worked on.
+@kernel
+def _adam_rows_kernel(
+    touched: Array,
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    rows: Array,
+    fade1: Array,
+    fade2: Array,
+    keep: Array,
+    grad_scale: float,
+    weight_decay: float,
+    shrink: float,
+    rate1: float,
+    beta2: float,
+    rate2: float,
+    step_size: float,
+    correction2: float,
+    eps: float,
+) -> None:
+    for b in prange(rows.size):
+        r = rows[b]
+        p, d, m, v = param[r], grad[r], exp_avg[r], exp_avg_sq[r]
+        for i in range(p.size):
+            p_i = p[i] * keep[b]
+            g = d[i] * grad_scale
+            if weight_decay != 0.0:  # 0 * inf would be NaN
+                g += weight_decay * p_i
+            m_i = m[i] * fade1[b]
+            m_i += rate1 * (g - m_i)
+            v_i = beta2 * (v[i] * fade2[b]) + rate2 * (g * g)
+            m[i] = m_i
+            v[i] = v_i
+            p[i] = shrink * p_i - step_size * (m_i / (np.sqrt(v_i) / correction2 + eps))
+
+
+def adam_step_rows(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    rows: Array,
+    skipped: Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    grad_scale: float,
+) -> None:
+    """`adam_step` of chosen rows of [num, dim]; m, v and the decay catch up on skipped steps."""
+    keep = 1 - lr * weight_decay if decoupled else 1.0
+    k = skipped.astype(np.float64)
+    scalars = (
+        grad_scale,
+        0.0 if decoupled else weight_decay,
+        keep,
+        1 - beta1,
+        beta2,
+        1 - beta2,
+        lr / (1 - beta1**step),
+        math.sqrt(1 - beta2**step),
+        eps,
+    )
+    _adam_rows_kernel(
+        np.broadcast_to(_f(0), (rows.size, param.shape[1])),
+        *(param, grad, exp_avg, exp_avg_sq, rows),
+        *((base**k).astype(np.float32) for base in (beta1, beta2, keep)),
+        *map(_f, scalars),
+    )
+
+
+@kernel
+def _sgd_rows_kernel(
+    touched: Array, param: Array, grad: Array, rows: Array, lr: float, grad_scale: float
+) -> None:
+    for b in prange(rows.size):
+        p, d = param[rows[b]], grad[rows[b]]
+        for i in range(p.size):
+            p[i] -= lr * (d[i] * grad_scale)
+
+
+def sgd_step_rows(param: Array, grad: Array, rows: Array, lr: float, grad_scale: float) -> None:
+    """param -= lr g for chosen rows of [num, dim]."""
+    touched = np.broadcast_to(_f(0), (rows.size, param.shape[1]))
+    _sgd_rows_kernel(touched, param, grad, rows, _f(lr), _f(grad_scale))
+
+
 @kernel
 def _sum_squares_kernel(grad: Array, partials: Array) -> None:
     for b in prange(partials.size):

@@ -35,12 +35,20 @@ from .loss import (
     mse_loss_sum,
 )
 from .norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
-from .optimizer import adam_step, grad_norm, rmsprop_step, sgd_step
+from .optimizer import (
+    adam_step,
+    adam_step_rows,
+    grad_norm,
+    rmsprop_step,
+    sgd_step,
+    sgd_step_rows,
+)
 from .rotary import rotary
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
     "adam_step",
+    "adam_step_rows",
     "attention",
     "attention_backward",
     "binary_cross_entropy_with_logits",
@@ -79,6 +87,7 @@ __all__ = [
     "rmsprop_step",
     "rotary",
     "sgd_step",
+    "sgd_step_rows",
     "sigmoid",
     "sigmoid_backward",
     "silu",

@@ -94,6 +94,46 @@ def rmsprop_step(
 
 
 @ieee
+def adam_step_rows(
+    param: Array,
+    grad: Array,
+    exp_avg: Array,
+    exp_avg_sq: Array,
+    rows: Array,
+    skipped: Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    grad_scale: float,
+) -> None:
+    """`adam_step` of chosen rows of [num, dim], after what they skipped.
+
+    k steps without a gradient make m = beta1^k m, v = beta2^k v, and with decoupled decay
+    param = (1 - lr weight_decay)^k param. What the fading m would have moved param by is left out.
+    """
+    p, m, v = param[rows], exp_avg[rows], exp_avg_sq[rows]
+    k = skipped[:, None].astype(np.float64)
+    m *= (beta1**k).astype(m.dtype)
+    v *= (beta2**k).astype(v.dtype)
+    if decoupled:
+        p *= ((1 - lr * weight_decay) ** k).astype(p.dtype)
+    adam_step(
+        *(p, grad[rows], m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled, grad_scale)
+    )
+    param[rows], exp_avg[rows], exp_avg_sq[rows] = p, m, v
+
+
+@ieee
+def sgd_step_rows(param: Array, grad: Array, rows: Array, lr: float, grad_scale: float) -> None:
+    """param -= lr g for chosen rows of [num, dim]."""
+    param[rows] -= lr * (grad[rows] * grad_scale)
+
+
+@ieee
 def grad_norm(grad: Array) -> float:
     """sqrt(sum g^2), summed in float64."""
     return math.sqrt(np.square(grad, dtype=np.float64).sum())
