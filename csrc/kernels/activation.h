@@ -113,7 +113,8 @@ EVG_INLINE Vec derivative<Activation::silu>(Vec x) {
 // instructions, so an element's bits do not depend on its place.
 //
 // `past_caches`: what will have left the caches before anybody reads it need not enter them either.
-// A plain store first reads the line that it overwrites.
+// A plain store first reads the line that it overwrites. Whoever asks for it ends with `fence`,
+// once: it waits until all of those stores are out.
 template <class F>
 EVG_INLINE void map(i64 n, float* out, F f, bool past_caches = false) {
   i64 i = 0;
@@ -128,7 +129,6 @@ EVG_INLINE void map(i64 n, float* out, F f, bool past_caches = false) {
       store(out, f(0, mask), mask);
     }
     for (; i + Vec::width <= n; i += Vec::width) stream(out + i, f(i, all));
-    fence();
   }
   for (; i + Vec::width <= n; i += Vec::width) store(out + i, f(i, all));
   if (i < n) {
@@ -141,6 +141,7 @@ template <Activation kind>
 void map_activation(i64 n, const float* x, float* out, bool past_caches) {
   map(
       n, out, [=](i64 i, Mask m) { return activate<kind>(load(x + i, m)); }, past_caches);
+  if (past_caches) fence();
 }
 template <Activation kind>
 void map_derivative(i64 n, const float* dout, const float* saved, float* dx, bool past_caches) {
@@ -148,6 +149,7 @@ void map_derivative(i64 n, const float* dout, const float* saved, float* dx, boo
       n, dx,
       [=](i64 i, Mask m) { return load(dout + i, m) * derivative<kind>(load(saved + i, m)); },
       past_caches);
+  if (past_caches) fence();
 }
 
 void activation(Activation kind, i64 n, const float* x, float* out, bool past_caches) {

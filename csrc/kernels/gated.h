@@ -7,8 +7,8 @@ namespace evergrad {
 namespace {
 
 template <Activation kind>
-void gated_rows(i64 rows, i64 n, const float* gate, i64 gate_stride, const float* up,
-                i64 up_stride, float* out) {
+void gated_rows(i64 rows, i64 n, const float* gate, i64 gate_stride, const float* up, i64 up_stride,
+                float* out) {
   for (i64 i = 0; i < rows; ++i, gate += gate_stride, up += up_stride, out += n)
     map(n, out, [=](i64 j, Mask m) { return activate<kind>(load(gate + j, m)) * load(up + j, m); });
 }
@@ -16,8 +16,8 @@ void gated_rows(i64 rows, i64 n, const float* gate, i64 gate_stride, const float
 // dgate = dout * up * act'(gate), dup = dout * act(gate); either may be an input's own memory.
 template <Activation kind>
 void gated_backward_rows(i64 rows, i64 n, const float* dout, const float* gate, i64 gate_stride,
-                         const float* up, i64 up_stride, float* dgate, i64 dgate_stride,
-                         float* dup, i64 dup_stride) {
+                         const float* up, i64 up_stride, float* dgate, i64 dgate_stride, float* dup,
+                         i64 dup_stride) {
   for (i64 i = 0; i < rows; ++i) {
     map(n, dgate, [=](i64 j, Mask m) {
       const Vec d = load(dout + j, m), u = load(up + j, m);
@@ -40,8 +40,8 @@ void gated(Activation kind, i64 rows, i64 n, const float* gate, i64 gate_stride,
 }
 
 void gated_backward(Activation kind, i64 rows, i64 n, const float* dout, const float* gate,
-                    i64 gate_stride, const float* up, i64 up_stride, float* dgate,
-                    i64 dgate_stride, float* dup, i64 dup_stride) {
+                    i64 gate_stride, const float* up, i64 up_stride, float* dgate, i64 dgate_stride,
+                    float* dup, i64 dup_stride) {
   const auto run = [=](auto f) {
     f(rows, n, dout, gate, gate_stride, up, up_stride, dgate, dgate_stride, dup, dup_stride);
   };

@@ -67,7 +67,8 @@ void rotary(i64 heads, i64 head_dim, i64 dim, bool interleaved, const float* x, 
   if (dim == head_dim || x == out) return;
   for (i64 h = 0; h < heads; ++h) {
     const float* from = x + h * x_head;
-    map(head_dim - dim, out + h * out_head + dim, [=](i64 j, Mask m) { return load(from + dim + j, m); });
+    map(head_dim - dim, out + h * out_head + dim,
+        [=](i64 j, Mask m) { return load(from + dim + j, m); });
   }
 }
 

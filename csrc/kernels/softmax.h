@@ -70,19 +70,33 @@ EVG_INLINE float log_scalar(float x) {
   return lanes[0];
 }
 
-// Rows up to this length are made in L1 first where the result goes past the caches.
-constexpr i64 row_buffer = 2048;
+// Short rows go together, phase by phase: each reduction ends in a chain of dependent steps, and
+// those of several rows overlap. Where the result goes past the caches, the exponentials wait in
+// L1.
+constexpr i64 rows_together = 8;
+constexpr i64 row_buffer = 4096;
 
 void softmax(i64 rows, i64 n, const float* x, float* out, bool past_caches) {
   alignas(64) float buffer[row_buffer];
   past_caches = past_caches && n <= row_buffer;
-  for (i64 i = 0; i < rows; ++i, x += n, out += n) {
+  const i64 step = max_of(1, min_of(rows_together, row_buffer / max_of(1, n)));
+  for (i64 i = 0; i < rows; i += step, x += step * n, out += step * n) {
+    const i64 count = min_of(step, rows - i);
     float* exps = past_caches ? buffer : out;
-    const float sum = row_exp(n, x, row_max(n, x), exps);
-    const Vec scale = set1(sum == 0.0f ? 0.0f : 1.0f / sum);
-    map(
-        n, out, [=](i64 j, Mask m) { return load(exps + j, m) * scale; }, past_caches);
+    float top[rows_together], scale[rows_together];
+    for (i64 r = 0; r < count; ++r) top[r] = row_max(n, x + r * n);
+    for (i64 r = 0; r < count; ++r) {
+      const float sum = row_exp(n, x + r * n, top[r], exps + r * n);
+      scale[r] = sum == 0.0f ? 0.0f : 1.0f / sum;
+    }
+    for (i64 r = 0; r < count; ++r) {
+      const float* row = exps + r * n;
+      const Vec by = set1(scale[r]);
+      map(
+          n, out + r * n, [=](i64 j, Mask m) { return load(row + j, m) * by; }, past_caches);
+    }
   }
+  if (past_caches) fence();
 }
 
 // dx = out * (dout - sum(dout * out))
@@ -95,6 +109,7 @@ void softmax_backward(i64 rows, i64 n, const float* dout, const float* out, floa
         n, dx, [=](i64 j, Mask m) { return load(out + j, m) * (load(dout + j, m) - dot); },
         past_caches);
   }
+  if (past_caches) fence();
 }
 
 // out = x - max - log(sum exp(x - max)); a row of -inf stays what it is
@@ -106,6 +121,7 @@ void log_softmax(i64 rows, i64 n, const float* x, float* out, bool past_caches) 
     map(
         n, out, [=](i64 j, Mask k) { return load(x + j, k) - shift - log_sum; }, past_caches);
   }
+  if (past_caches) fence();
 }
 
 // dx = dout - exp(out) * sum(dout)
@@ -117,6 +133,7 @@ void log_softmax_backward(i64 rows, i64 n, const float* dout, const float* out, 
         n, dx, [=](i64 j, Mask m) { return fnma(exp(load(out + j, m)), sum, load(dout + j, m)); },
         past_caches);
   }
+  if (past_caches) fence();
 }
 
 }  // namespace
