@@ -121,7 +121,7 @@ struct Normal {
 };
 
 EVG_INLINE Normal normal(Vec x) {
-  const Vec a = min(set1(14.0f), abs(x));  // both are below 2^-126 from there on
+  const Vec a = min(set1(14.5f), abs(x));  // both are 0 from there on
   const Vec square = a * a;
   const Vec lost = fma(a, a, neg(square));  // of the exponent; it would cost 40 ULP in the tail
   const Vec exponent = set1(-0.5f) * square;
