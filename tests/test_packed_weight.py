@@ -63,7 +63,7 @@ def test_refused_where_it_cannot_be_read() -> None:
     x = np.ones((1, 2), np.float32)
     with using("reference"), pytest.raises(ValueError, match="weight: expected one packed for"):
         ops.linear(x, packed)
-    with using(FAST[0]), pytest.raises(ValueError, match="weight: expected .* to fit x"):
+    with using(FAST[0]), pytest.raises(ValueError, match=r"weight: expected .* to fit x"):
         ops.linear(np.ones((1, 3), np.float32), packed)
     with pytest.raises(ValueError, match="weight: expected 2 dimensions"):
         ops.pack_weight(np.ones(3, np.float32))
