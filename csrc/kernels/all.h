@@ -32,8 +32,10 @@
       evergrad::gemm_sweep,                                       \
       evergrad::gemm_epilogue,                                    \
       evergrad::column_sum,                                       \
+      evergrad::attention_panels,                                 \
       evergrad::attention_scratch,                                \
       evergrad::attention,                                        \
+      evergrad::attention_merge,                                  \
       evergrad::attention_backward_scratch,                       \
       evergrad::attention_backward,                               \
       evergrad::softmax,                                          \

@@ -1,7 +1,7 @@
 // Dropout: element i is kept when a hash of its counter reaches the threshold p * 2^32.
 //
-// The hash is two rounds of Wellons' lowbias32 keyed by 64 bits that the driver derives from the
-// seed and the high half of the counter (kernels see runs whose counters share that half).
+// The hash is two rounds of Wellons' lowbias32 on the low half of the counter, keyed by 64 bits
+// that come from the seed and the high half.
 #pragma once
 
 #include "kernels/activation.h"
@@ -17,15 +17,43 @@ EVG_INLINE VecI mix32(VecI x) {
   return x ^ shr<16>(x);
 }
 
-void dropout(i64 n, const float* x, uint32_t counter, uint32_t key0, uint32_t key1,
-             uint32_t threshold, float scale, float* out) {
-  const VecI k0 = set1i(static_cast<int32_t>(key0)), k1 = set1i(static_cast<int32_t>(key1));
-  const VecI limit = set1i(static_cast<int32_t>(threshold));
-  map(n, out, [=](i64 i, Mask m) {
-    const VecI c = set1i(static_cast<int32_t>(counter + static_cast<uint32_t>(i))) + iotai();
-    const VecI bits = mix32(mix32(c ^ k0) + k1);
-    return select(ltu(bits, limit), zero(), load(x + i, m) * set1(scale));
-  });
+// The output function of splitmix64 (Steele et al. 2014): every seed gives unrelated keys.
+EVG_INLINE uint64_t splitmix64(uint64_t z) {
+  z += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+struct DropoutKey {
+  uint32_t low, high;
+};
+
+EVG_INLINE DropoutKey dropout_key(uint64_t seed, uint64_t counter_high) {
+  const uint64_t key = splitmix64(seed ^ splitmix64(counter_high));
+  return {static_cast<uint32_t>(key), static_cast<uint32_t>(key >> 32)};
+}
+
+EVG_INLINE Mask is_dropped(VecI counter, VecI key_low, VecI key_high, uint32_t threshold) {
+  const VecI bits = mix32(mix32(counter ^ key_low) + key_high);
+  return ltu(bits, set1i(static_cast<int32_t>(threshold)));
+}
+
+void dropout(i64 n, const float* x, uint64_t counter, uint64_t seed, uint32_t threshold,
+             float scale, float* out) {
+  while (n > 0) {
+    const uint32_t low = static_cast<uint32_t>(counter);
+    const i64 run = min_of(n, (i64(1) << 32) - low);  // these share the high half
+    const DropoutKey key = dropout_key(seed, counter >> 32);
+    const VecI key_low = set1i(static_cast<int32_t>(key.low)),
+               key_high = set1i(static_cast<int32_t>(key.high));
+    map(run, out, [=](i64 i, Mask m) {
+      const VecI c = set1i(static_cast<int32_t>(low + static_cast<uint32_t>(i))) + iotai();
+      return select(is_dropped(c, key_low, key_high, threshold), zero(),
+                    load(x + i, m) * set1(scale));
+    });
+    n -= run, x += run, out += run, counter += static_cast<uint64_t>(run);
+  }
 }
 
 }  // namespace

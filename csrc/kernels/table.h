@@ -25,18 +25,36 @@ struct Epilogue {
 };
 
 // One sequence and one head of keys and values, with the group of query heads that reads it.
-// Strides count floats; `*_token` from one token to the next, `*_head` from one query head to the
-// next. dout ... dvalue are used by the backward alone.
+// Strides count elements; `*_token` and `*_row` from one (query) token to the next, `*_head` from one
+// query head to the next. dout ... dbias are used by the backward alone.
 struct AttentionHead {
   const float *query, *key, *value;
   float *out, *lse;  // out is read by the backward
   i64 query_token, query_head, key_token, value_token, out_token, out_head, lse_head;
   i64 tokens_q, tokens_k, head_dim, group;
   float scale;
-  bool causal;
+  i64 left, right;  // query i sees keys p - left to p + right, p = i + tokens_k - tokens_q
+
+  // What changes scores, in this order; 0 or null: not. `bias` and `add` are added to them, `mask`
+  // hides where it is 0.
+  float softcap;
+  const float* slopes;  // [group]
+  const float *bias, *add;
+  const uint8_t* mask;
+  i64 bias_head, bias_row, add_head, add_row, mask_head, mask_row;
+
+  // Dropout, where the threshold is not 0: element (head, query, key) has counter
+  // counter + head counter_head + query counter_row + key.
+  uint64_t seed, counter;
+  i64 counter_head, counter_row;
+  uint32_t threshold;
+  float keep_scale;
+
   const float* dout;
   float *dquery, *dkey, *dvalue;
   i64 dout_token, dout_head, dquery_token, dquery_head, dkey_token, dvalue_token;
+  float* dbias;  // added to; may be null
+  i64 dbias_head, dbias_row;
 };
 
 struct CrossEntropy {
@@ -87,11 +105,17 @@ struct KernelTable {
   // out[j] += sum over rows of x[i, j]
   void (*column_sum)(i64 rows, i64 n, const float* x, i64 x_stride, float* out);
 
-  // attention: query rows [begin, end) of every head of the group; scratch sizes in floats.
-  i64 (*attention_scratch)(i64 tokens_k, i64 head_dim);
-  void (*attention)(const AttentionHead* head, i64 begin, i64 end, float* scratch);
-  i64 (*attention_backward_scratch)(i64 tokens_k, i64 head_dim);
-  void (*attention_backward)(const AttentionHead* head, float* scratch);
+  // attention: panels [panel_begin, panel_end) of the group's tokens_q * group rows, over the keys
+  // [k_begin, k_end) alone; the backward takes all rows. Scratch sizes in floats.
+  i64 (*attention_panels)(i64 rows);
+  i64 (*attention_scratch)(i64 head_dim);
+  void (*attention)(const AttentionHead* head, i64 panel_begin, i64 panel_end, i64 k_begin,
+                    i64 k_end, float* scratch);
+  // One row from `parts` results over ranges of keys, `out_part` and `lse_part` apart.
+  void (*attention_merge)(i64 parts, i64 head_dim, const float* outs, i64 out_part,
+                          const float* lses, i64 lse_part, float* out, float* lse);
+  i64 (*attention_backward_scratch)(i64 head_dim);
+  void (*attention_backward)(const AttentionHead* head, i64 k_begin, i64 k_end, float* scratch);
 
   // softmax
   // past_caches, here and below: stores go round them, see `map`
@@ -154,9 +178,9 @@ struct KernelTable {
   void (*bce_backward)(i64 n, const float* dout, i64 dout_stride, const float* x,
                        const float* target, float* dx);
 
-  // dropout: element i of the call is counter `offset + i`; all counters share their high half
-  void (*dropout)(i64 n, const float* x, uint32_t counter, uint32_t key0, uint32_t key1,
-                  uint32_t threshold, float scale, float* out);
+  // dropout: element i of the call has counter `counter + i`
+  void (*dropout)(i64 n, const float* x, uint64_t counter, uint64_t seed, uint32_t threshold,
+                  float scale, float* out);
 
   // optimizer
   void (*adam)(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg_sq,

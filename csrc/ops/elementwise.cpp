@@ -143,35 +143,14 @@ int evergrad_bce_with_logits_backward(int64_t n, const float* dout, int64_t dout
   return EVERGRAD_OK;
 }
 
-namespace {
-
-// The output function of splitmix64 (Steele et al. 2014): every seed gives unrelated keys.
-uint64_t splitmix64(uint64_t z) {
-  z += 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
-}  // namespace
-
 int evergrad_dropout(int64_t n, const float* x, double p, uint64_t seed, uint64_t offset,
                      float* out) noexcept {
   const KernelTable& t = kernels();
   const uint32_t threshold = static_cast<uint32_t>(p * 4294967296.0);
   const float scale = static_cast<float>(1.0 / (1.0 - p));
   parallel_elements(n, [&](i64 begin, i64 end) {
-    while (begin < end) {
-      // Counters are 64 bits; the kernel takes runs that share the high half.
-      const uint64_t counter = offset + static_cast<uint64_t>(begin);
-      const uint64_t left = (uint64_t(1) << 32) - (counter & 0xffffffffu);
-      const i64 stop =
-          static_cast<uint64_t>(end - begin) > left ? begin + static_cast<i64>(left) : end;
-      const uint64_t key = splitmix64(seed ^ splitmix64(counter >> 32));
-      t.dropout(stop - begin, x + begin, static_cast<uint32_t>(counter), static_cast<uint32_t>(key),
-                static_cast<uint32_t>(key >> 32), threshold, scale, out + begin);
-      begin = stop;
-    }
+    t.dropout(end - begin, x + begin, offset + static_cast<uint64_t>(begin), seed, threshold, scale,
+              out + begin);
   });
   return EVERGRAD_OK;
 }

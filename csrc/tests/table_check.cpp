@@ -164,16 +164,38 @@ void check_column_sum(i64 n) {
   });
 }
 
-// Keys and values [tokens_k, head_dim], queries [tokens_q, group, head_dim], all inside wider rows.
+// Keys and values [tokens_k, head_dim], queries [tokens_q, group, head_dim], all inside wider rows;
+// `changed`: with everything that changes scores and probabilities.
 struct Attention {
-  i64 tokens_q, tokens_k, head_dim, group;
-  bool causal;
+  i64 tokens_q, tokens_k, head_dim, group, left, right;
+  bool changed;
+
+  i64 rows() const { return tokens_q * group; }
+  i64 query_size() const { return tokens_q * (group * head_dim + 3); }
+  i64 key_size() const { return tokens_k * (head_dim + 1); }
+  i64 pairs() const { return rows() * tokens_k; }
 };
 
-AttentionHead attention_head(const Attention& c, Buffer& query, Buffer& key, Buffer& value,
-                             Buffer& out, Buffer& lse) {
+struct AttentionInputs {
+  Buffer query, key, value, slopes, bias, add;
+  std::vector<uint8_t> mask;
+};
+
+AttentionInputs attention_inputs(const Attention& c, Random& random) {
+  AttentionInputs in = {random.uniform(c.query_size()),
+                        random.uniform(c.key_size()),
+                        random.uniform(c.key_size()),
+                        random.uniform(c.group),
+                        random.uniform(c.pairs()),
+                        random.uniform(c.pairs()),
+                        std::vector<uint8_t>(static_cast<size_t>(c.pairs()))};
+  for (uint8_t& m : in.mask) m = random.below(4) > 0;
+  return in;
+}
+
+AttentionHead attention_head(const Attention& c, AttentionInputs& in, Buffer& out, Buffer& lse) {
   AttentionHead h = {};
-  h.query = query.data(), h.key = key.data(), h.value = value.data();
+  h.query = in.query.data(), h.key = in.key.data(), h.value = in.value.data();
   h.out = out.data(), h.lse = lse.data();
   h.query_head = h.out_head = c.head_dim;
   h.query_token = h.out_token = c.group * c.head_dim + 3;
@@ -181,8 +203,26 @@ AttentionHead attention_head(const Attention& c, Buffer& query, Buffer& key, Buf
   h.lse_head = c.tokens_q;
   h.tokens_q = c.tokens_q, h.tokens_k = c.tokens_k, h.head_dim = c.head_dim, h.group = c.group;
   h.scale = 1.0f / sqrtf(static_cast<float>(c.head_dim));
-  h.causal = c.causal;
+  h.left = c.left, h.right = c.right;
+  if (!c.changed) return h;
+  h.softcap = 1.5f;
+  h.slopes = in.slopes.data(), h.bias = in.bias.data(), h.add = in.add.data();
+  h.mask = in.mask.data();
+  h.bias_head = h.add_head = h.mask_head = c.tokens_q * c.tokens_k;
+  h.bias_row = h.add_row = h.mask_row = c.tokens_k;
+  h.seed = 77, h.counter = 0xfffffff0u;  // the counters' high half changes on the way
+  h.counter_head = c.tokens_q * c.tokens_k, h.counter_row = c.tokens_k;
+  h.threshold = 0x40000000u, h.keep_scale = 4.0f / 3.0f;
   return h;
+}
+
+// The panels in two calls, as threads would share them out.
+void run_attention(const KernelTable& t, const AttentionHead& h, i64 k_begin, i64 k_end) {
+  Buffer scratch(t.attention_scratch(h.head_dim));
+  const i64 panels = t.attention_panels(h.tokens_q * h.group), half = panels / 2;
+  t.attention(&h, 0, half, k_begin, k_end, scratch.data());
+  t.attention(&h, half, panels, k_begin, k_end, scratch.data());
+  check::expect(scratch.intact(), "attention scratch");
 }
 
 void check_attention(const Attention& c) {
@@ -190,45 +230,58 @@ void check_attention(const Attention& c) {
                           {"tokens_k", c.tokens_k},
                           {"head_dim", c.head_dim},
                           {"group", c.group},
-                          {"causal", c.causal}};
-  const i64 q_size = c.tokens_q * (c.group * c.head_dim + 3),
-            k_size = c.tokens_k * (c.head_dim + 1);
-
-  // The queries in two calls, as threads would share them out.
-  const auto forward = [=](const KernelTable& t, const AttentionHead& h) {
-    Buffer scratch(t.attention_scratch(c.tokens_k, c.head_dim));
-    const i64 half = c.tokens_q / 2;
-    t.attention(&h, 0, half, scratch.data());
-    t.attention(&h, half, c.tokens_q, scratch.data());
-    return scratch.intact();
-  };
-  compare(label("attention", arguments), sum_of(c.tokens_k + c.head_dim),
+                          {"left", c.left},
+                          {"right", c.right},
+                          {"changed", c.changed}};
+  const double forward_tolerance = sum_of(2 * c.tokens_k + c.head_dim);
+  compare(label("attention", arguments), forward_tolerance,
           [=](const KernelTable& t, Random random) {
-            Buffer query = random.uniform(q_size), key = random.uniform(k_size),
-                   value = random.uniform(k_size);
-            Buffer out(q_size, 0.0f), lse(c.group * c.tokens_q);
-            const AttentionHead h = attention_head(c, query, key, value, out, lse);
-            check::expect(forward(t, h), label("attention scratch", arguments));
+            AttentionInputs in = attention_inputs(c, random);
+            Buffer out(c.query_size(), 0.0f), lse(c.rows());
+            const AttentionHead h = attention_head(c, in, out, lse);
+            run_attention(t, h, 0, c.tokens_k);
             return outputs(out, lse);
           });
-  compare(label("attention_backward", arguments),
-          4 * sum_of(c.tokens_q * c.group + c.tokens_k + c.head_dim),
+  compare(label("attention_merge", arguments), forward_tolerance,
           [=](const KernelTable& t, Random random) {
-            Buffer query = random.uniform(q_size), key = random.uniform(k_size),
-                   value = random.uniform(k_size);
-            Buffer out(q_size, 0.0f), lse(c.group * c.tokens_q), dout = random.uniform(q_size);
-            Buffer dquery(q_size, 0.0f), dkey(k_size, 0.0f), dvalue(k_size, 0.0f);
-            AttentionHead h = attention_head(c, query, key, value, out, lse);
-            forward(t, h);
-            h.dout = dout.data();
-            h.dquery = dquery.data(), h.dkey = dkey.data(), h.dvalue = dvalue.data();
+            AttentionInputs in = attention_inputs(c, random);
+            Buffer outs(2 * c.query_size(), 0.0f), lses(2 * c.rows());
+            Buffer out(c.query_size(), 0.0f), lse(c.rows());
+            AttentionHead h = attention_head(c, in, outs, lses);
+            const i64 half = c.tokens_k / 2;
+            run_attention(t, h, 0, half);
+            h.out += c.query_size(), h.lse += c.rows();
+            run_attention(t, h, half, c.tokens_k);
+            for (i64 q = 0; q < c.tokens_q; ++q)
+              for (i64 g = 0; g < c.group; ++g) {
+                const i64 row = q * h.out_token + g * h.out_head, at = g * c.tokens_q + q;
+                t.attention_merge(2, c.head_dim, outs.data() + row, c.query_size(),
+                                  lses.data() + at, c.rows(), out.data() + row, lse.data() + at);
+              }
+            return outputs(out, lse);
+          });
+  compare(label("attention_backward", arguments), 8 * sum_of(c.rows() + c.tokens_k + c.head_dim),
+          [=](const KernelTable& t, Random random) {
+            AttentionInputs in = attention_inputs(c, random);
+            Buffer out(c.query_size(), 0.0f), lse(c.rows()), dout = random.uniform(c.query_size());
+            Buffer dquery(2 * c.query_size(), 0.0f), dkey(c.key_size(), 0.0f),
+                dvalue(c.key_size(), 0.0f), dbias(c.pairs(), 0.0f);
+            AttentionHead h = attention_head(c, in, out, lse);
+            run_attention(t, h, 0, c.tokens_k);
+            h.dout = dout.data(), h.dquery = dquery.data();
             h.dout_token = h.dquery_token = h.query_token;
             h.dout_head = h.dquery_head = h.query_head;
             h.dkey_token = h.dvalue_token = h.key_token;
-            Buffer scratch(t.attention_backward_scratch(c.tokens_k, c.head_dim));
-            t.attention_backward(&h, scratch.data());
+            if (c.changed) h.dbias = dbias.data();
+            h.dbias_head = h.bias_head, h.dbias_row = h.bias_row;
+            Buffer scratch(t.attention_backward_scratch(c.head_dim));
+            const i64 half = c.tokens_k / 2;
+            h.dkey = dkey.data(), h.dvalue = dvalue.data();
+            t.attention_backward(&h, 0, half, scratch.data());
+            h.dquery += c.query_size();
+            t.attention_backward(&h, half, c.tokens_k, scratch.data());
             check::expect(scratch.intact(), label("attention_backward scratch", arguments));
-            return outputs(dquery, dkey, dvalue);
+            return outputs(dquery, dkey, dvalue, dbias);
           });
 }
 
@@ -459,11 +512,12 @@ void check_elementwise_losses(i64 n, i64 dout_stride) {
 }
 
 // The mask is a matter of integers: the same in every table. Counters wrap at 2^32.
-void check_dropout(i64 n, uint32_t counter, uint32_t threshold) {
-  compare(label("dropout", {{"n", n}, {"counter", counter}, {"threshold", threshold}}), exact,
+void check_dropout(i64 n, uint64_t counter, uint32_t threshold) {
+  const i64 first = static_cast<i64>(counter);
+  compare(label("dropout", {{"n", n}, {"counter", first}, {"threshold", threshold}}), exact,
           [=](const KernelTable& t, Random random) {
             Buffer x = random.uniform(n), out(n);
-            t.dropout(n, x.data(), counter, 0x9e3779b9u, 0x85ebca6bu, threshold, 1.25f, out.data());
+            t.dropout(n, x.data(), counter, 0x85ebca6b9e3779b9u, threshold, 1.25f, out.data());
             return outputs(out);
           });
 }
@@ -547,9 +601,11 @@ int main() {
       check_cross_entropy(n, flag ? 0.1f : 0.0f);
       check_elementwise_losses(n, flag);
       check_optimizers(n, flag);
-      check_attention({n, n, 16, 1, flag});
-      check_attention({5, n, n, 2, flag});
-      check_attention({n, 5, 7, 1, flag});
+      const i64 right = flag ? 0 : 1000;
+      check_attention({n, n, 16, 1, 1000, right, false});
+      check_attention({5, n, n, 2, 1000, right, false});
+      check_attention({n, 5, 7, 1, 1000, right, false});
+      check_attention({n, n, 16, 2, 3, right, flag});
     }
     check_column_sum(n);
     for (const bool past_caches : {false, true}) {
@@ -562,13 +618,17 @@ int main() {
     check_add_rows(n);
     for (const uint32_t threshold : {0u, 0x40000000u, 0xc0000000u})
       check_dropout(n, 12345, threshold);
-    check_dropout(n, static_cast<uint32_t>(-n), 0x80000000u);
+    check_dropout(n, (uint64_t{1} << 32) - static_cast<uint64_t>(n / 2), 0x80000000u);
     check_sums(n);
   }
-  for (const bool causal : {false, true}) {  // more than one block of queries and of keys
-    check_attention({70, 133, 40, 2, causal});
-    check_attention({133, 70, 24, 1, causal});
-    check_attention({261, 261, 64, 1, causal});
+  for (const i64 right : {0, 1000}) {  // more than one panel of queries and block of keys
+    for (const bool changed : {false, true}) {
+      check_attention({70, 133, 40, 2, 1000, right, changed});
+      check_attention({133, 70, 24, 1, 1000, right, changed});
+      check_attention({150, 150, 32, 1, 20, right, changed});
+      check_attention({2, 300, 32, 3, 1000, right, changed});
+    }
+    check_attention({261, 561, 64, 1, 1000, right, false});
   }
   return check::summary();
 }

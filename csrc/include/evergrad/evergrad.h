@@ -101,16 +101,41 @@ typedef struct {
   const int64_t *cu_q, *cu_k;
   int64_t lse_batch, lse_head; /* strides of lse: [batch, heads, tokens_q] or [heads, total_q] */
   float scale;
-  int causal; /* aligned bottom-right */
 } evergrad_attention_shape;
 
-int evergrad_attention(const evergrad_attention_shape* shape, evergrad_heads query,
+/* A [batch, heads, tokens_q, tokens_k] view whose last axis is contiguous; a stride of 0 broadcasts.
+ * Strides count elements. */
+typedef struct {
+  void* data; /* may be null */
+  int64_t batch, head, row;
+} evergrad_scores;
+
+/* score = softcap(scale q.k) - alibi + bias + add, -inf where hidden; zeroed, a field does nothing,
+ * but for the window: -1 does nothing there. */
+typedef struct {
+  int64_t window_left, window_right; /* keys beside i + tokens_k - tokens_q; causal: right = 0 */
+  float softcap;                     /* softcap tanh(s / softcap) */
+  const float* alibi_slopes;         /* slope |i + tokens_k - tokens_q - j|; [heads] per batch */
+  int64_t alibi_batch;
+  evergrad_scores bias, add; /* float */
+  evergrad_scores mask;      /* bytes, 0 hides */
+  /* Of the probabilities: the mask that evergrad_dropout draws for [batch, heads, tokens_q,
+   * tokens_k], or for [heads, total_q, total_k] of packed sequences. */
+  double dropout_p;
+  uint64_t seed, offset;
+} evergrad_attention_options;
+
+int evergrad_attention(const evergrad_attention_shape* shape,
+                       const evergrad_attention_options* options, evergrad_heads query,
                        evergrad_heads key, evergrad_heads value, evergrad_heads out,
                        float* lse) EVERGRAD_NOEXCEPT;
-int evergrad_attention_backward(const evergrad_attention_shape* shape, evergrad_heads dout,
+/* dbias is accumulated into, over what it broadcasts in order. */
+int evergrad_attention_backward(const evergrad_attention_shape* shape,
+                                const evergrad_attention_options* options, evergrad_heads dout,
                                 evergrad_heads query, evergrad_heads key, evergrad_heads value,
                                 evergrad_heads out, const float* lse, evergrad_heads dquery,
-                                evergrad_heads dkey, evergrad_heads dvalue) EVERGRAD_NOEXCEPT;
+                                evergrad_heads dkey, evergrad_heads dvalue,
+                                evergrad_scores dbias) EVERGRAD_NOEXCEPT;
 
 /* ---- softmax, norm, activation ----------------------------------------------------------------
  */

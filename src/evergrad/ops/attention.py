@@ -16,6 +16,10 @@ def _last_contiguous(name: str, x: np.ndarray, rank: int) -> None:
     _check.has_rank(name, x, rank, rank)
 
 
+_U64 = 2**64 - 1
+_BOOL = np.dtype(np.bool_)
+
+
 def _boundaries(name: str, cu_seqlens: Any, tokens_name: str, tokens: int) -> np.ndarray:
     if not isinstance(cu_seqlens, np.ndarray) or cu_seqlens.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an int64 array, got {_check.describe(cu_seqlens)}")
@@ -29,15 +33,7 @@ def _boundaries(name: str, cu_seqlens: Any, tokens_name: str, tokens: int) -> np
     return cu
 
 
-def _check_inputs(
-    query: np.ndarray,
-    key: np.ndarray,
-    value: np.ndarray,
-    scale: float | None,
-    cu_seqlens_q: np.ndarray | None,
-    cu_seqlens_k: np.ndarray | None,
-) -> tuple[float, np.ndarray | None, np.ndarray | None]:
-    packed = cu_seqlens_q is not None or cu_seqlens_k is not None
+def _check_qkv(query: np.ndarray, key: np.ndarray, value: np.ndarray, packed: bool) -> None:
     rank = 3 if packed else 4
     for name, x in (("query", query), ("key", key), ("value", value)):
         _last_contiguous(name, x, rank)
@@ -56,19 +52,137 @@ def _check_inputs(
         raise ValueError(f"query: expected head_dim of at least 1, got shape {query.shape}")
     if not packed and key.shape[0] != query.shape[0]:
         raise ValueError(f"key: expected batch {query.shape[0]} like query, got shape {key.shape}")
+
+
+def _check_sequences(
+    query: np.ndarray,
+    key: np.ndarray,
+    cu_seqlens_q: np.ndarray | None,
+    cu_seqlens_k: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    if cu_seqlens_q is None or cu_seqlens_k is None:
+        missing = "cu_seqlens_q" if cu_seqlens_q is None else "cu_seqlens_k"
+        raise ValueError(f"{missing}: expected offsets beside the other's, got None")
+    cu_q = _boundaries("cu_seqlens_q", cu_seqlens_q, "query", query.shape[0])
+    cu_k = _boundaries("cu_seqlens_k", cu_seqlens_k, "key", key.shape[0])
+    if len(cu_q) != len(cu_k):
+        raise ValueError(
+            f"cu_seqlens_k: expected {len(cu_q) - 1} sequences like cu_seqlens_q, "
+            f"got {len(cu_k) - 1}"
+        )
+    return cu_q, cu_k
+
+
+def _check_window(window_size: Any, is_causal: bool) -> tuple[int, int]:
+    if window_size == (-1, -1):  # the default, at once
+        return (-1, 0) if is_causal else (-1, -1)
+    if not isinstance(window_size, (tuple, list)):
+        raise TypeError(
+            f"window_size: expected a pair (left, right), got {type(window_size).__name__}"
+        )
+    if len(window_size) != 2:
+        raise ValueError(f"window_size: expected a pair (left, right), got {window_size!r}")
+    left, right = (_check.integer("window_size", side, -1, 2**62) for side in window_size)
+    return left, 0 if is_causal else right
+
+
+def _check_scores(
+    name: str, x: Any, query: np.ndarray, key: np.ndarray, longest: tuple[int, int] | None
+) -> None:
+    """``x`` broadcasts to the scores; of packed sequences (``longest``) each takes a corner."""
+    if isinstance(x, np.ndarray) and x.dtype == _BOOL and name == "attn_mask":
+        _check.has_rank(name, x, 4, 4)
+        if x.size and x.shape[-1] > 1 and x.strides[-1] != 1:
+            raise ValueError(f"{name}: expected a contiguous last axis, got strides {x.strides}")
+        if min(x.strides) < 0:
+            raise ValueError(f"{name}: expected no negative strides, got {x.strides}")
+    else:
+        _last_contiguous(name, x, 4)
+        _check.same_dtype("query", query, **{name: x})
+    batch, heads, rows, columns = x.shape
+    if longest is None:
+        tokens_q, tokens_k = query.shape[1], key.shape[1]
+        fits = batch in (1, query.shape[0]) and rows in (1, tokens_q) and columns == tokens_k
+        wanted = f"[{query.shape[0]} or 1, {query.shape[2]} or 1, {tokens_q} or 1, {tokens_k}]"
+    else:
+        tokens_q, tokens_k = longest
+        fits = batch == 1 and (rows == 1 or rows >= tokens_q) and columns >= tokens_k
+        wanted = (
+            f"[1, {query.shape[1]} or 1, {tokens_q} or more or 1, {tokens_k} or more] "
+            f"for the longest sequences"
+        )
+    if not fits or heads not in (1, query.shape[-2]):
+        raise ValueError(f"{name}: expected shape {wanted}, got {x.shape}")
+
+
+def _check_slopes(x: Any, query: np.ndarray, sequences: int) -> None:
+    _check.floats("alibi_slopes", x)
+    _check.same_dtype("query", query, alibi_slopes=x)
+    heads = query.shape[-2]
+    if x.shape not in ((heads,), (sequences, heads)):
+        raise ValueError(
+            f"alibi_slopes: expected shape ({heads},) or ({sequences}, {heads}), got {x.shape}"
+        )
+
+
+def _check_options(
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    attn_mask: np.ndarray | None,
+    bias: np.ndarray | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    window_size: tuple[int, int],
+    softcap: float,
+    alibi_slopes: np.ndarray | None,
+    cu_seqlens_q: np.ndarray | None,
+    cu_seqlens_k: np.ndarray | None,
+    seed: int | None,
+    offset: int,
+) -> tuple[Any, ...]:
+    """Check what both directions take; what the backends are given between inputs and outputs."""
+    packed = cu_seqlens_q is not None or cu_seqlens_k is not None
+    _check_qkv(query, key, value, packed)
+    longest = None
     if packed:
-        if cu_seqlens_q is None or cu_seqlens_k is None:
-            missing = "cu_seqlens_q" if cu_seqlens_q is None else "cu_seqlens_k"
-            raise ValueError(f"{missing}: expected offsets beside the other's, got None")
-        cu_seqlens_q = _boundaries("cu_seqlens_q", cu_seqlens_q, "query", query.shape[0])
-        cu_seqlens_k = _boundaries("cu_seqlens_k", cu_seqlens_k, "key", key.shape[0])
-        if len(cu_seqlens_q) != len(cu_seqlens_k):
+        cu_seqlens_q, cu_seqlens_k = _check_sequences(query, key, cu_seqlens_q, cu_seqlens_k)
+    if attn_mask is not None:
+        if packed:
             raise ValueError(
-                f"cu_seqlens_k: expected {len(cu_seqlens_q) - 1} sequences like cu_seqlens_q, "
-                f"got {len(cu_seqlens_k) - 1}"
+                "attn_mask: expected None with packed sequences, whose scores form no rectangle, "
+                f"got {_check.describe(attn_mask)}; bias, window_size and is_causal apply there"
             )
-    scale = 1.0 / math.sqrt(head_dim) if scale is None else _check.number("scale", scale)
-    return scale, cu_seqlens_q, cu_seqlens_k
+        _check_scores("attn_mask", attn_mask, query, key, None)
+    if bias is not None:
+        if cu_seqlens_q is not None and cu_seqlens_k is not None:
+            longest = (
+                int(np.diff(cu_seqlens_q).max(initial=0)),
+                int(np.diff(cu_seqlens_k).max(initial=0)),
+            )
+        _check_scores("bias", bias, query, key, longest)
+    if alibi_slopes is not None:
+        sequences = query.shape[0] if cu_seqlens_q is None else len(cu_seqlens_q) - 1
+        _check_slopes(alibi_slopes, query, sequences)
+    dropout_p = _check.number("dropout_p", dropout_p, 0.0, 1.0, open_high=True)
+    if seed is not None:
+        seed = _check.integer("seed", seed, 0, _U64)
+    elif dropout_p:
+        raise ValueError(f"seed: expected an integer with dropout_p={dropout_p:g}, got None")
+    return (
+        attn_mask,
+        bias,
+        dropout_p,
+        1.0 / math.sqrt(query.shape[-1]) if scale is None else _check.number("scale", scale),
+        _check_window(window_size, is_causal),
+        _check.number("softcap", softcap, 0.0, open_high=True),
+        alibi_slopes,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        seed or 0,
+        _check.integer("offset", offset, 0, _U64),
+    )
 
 
 def _lse_shape(query: np.ndarray) -> tuple[int, ...]:
@@ -81,18 +195,28 @@ def attention(
     query: np.ndarray,
     key: np.ndarray,
     value: np.ndarray,
-    *,
+    attn_mask: np.ndarray | None = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     scale: float | None = None,
+    bias: np.ndarray | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: np.ndarray | None = None,
     cu_seqlens_q: np.ndarray | None = None,
     cu_seqlens_k: np.ndarray | None = None,
+    seed: int | None = None,
+    offset: int = 0,
     return_lse: bool = False,
     out: np.ndarray | None = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    r"""softmax(scale * query key^T) value, per sequence and head, with an online softmax.
+    r"""dropout(softmax(scores)) value, per sequence and head, with an online softmax.
 
-    Follows Dao et al. 2022 (FlashAttention): tiles of scores live in cache, and of the
-    probabilities only the log-sum-exp of each row is kept.
+    scores = softcap * tanh(scale * query key^T / softcap) - alibi + bias + mask, minus infinity
+    where hidden. Follows Dao et al. 2022 (FlashAttention): tiles of scores live in cache, and of
+    the probabilities only the log-sum-exp of each row is kept. Tiles wholly hidden by ``is_causal``
+    or ``window_size`` are skipped.
 
     Parameters
     ----------
@@ -102,12 +226,32 @@ def attention(
         Any outer strides, so that slices of a packed query-key-value array need no copy. Fewer
         key/value heads than query heads is grouped-query attention (Ainslie et al. 2023): query
         head h reads key/value head ``h // (heads // kv_heads)``.
+    attn_mask : ndarray, bool or float32, [batch | 1, heads | 1, tokens_q | 1, tokens_k], optional
+        True attends; a float mask is added to the scores, and hides where it is minus infinity. It
+        has no gradient. Not with packed sequences.
+    dropout_p : float
+        In [0, 1): probabilities are zeroed with it and the others divided by 1 - dropout_p. The
+        mask is the one that ``dropout`` draws for [batch, heads, tokens_q, tokens_k] (packed:
+        [heads, total_q, total_k]) with the same seed and offset.
     is_causal : bool
         Query i of tokens_q sees the keys j <= i + tokens_k - tokens_q: aligned bottom-right.
     scale : float, optional
         1 / sqrt(head_dim) unless given.
+    bias : ndarray, float32, [batch | 1, heads | 1, tokens_q | 1, tokens_k], optional
+        Added to the scores, with a gradient (the relative bias of Raffel et al. 2020). For packed
+        sequences [1, heads | 1, rows, columns], at least as large as the longest sequences: each
+        takes the top left corner.
+    window_size : (int, int)
+        (left, right): query i sees the keys from i + tokens_k - tokens_q - left to ... + right; -1
+        is unlimited (Beltagy et al. 2020, as in FlashAttention).
+    softcap : float
+        Scores are kept within it (Gemma Team 2024); 0: not.
+    alibi_slopes : ndarray, float32, [heads] or [sequences, heads], optional
+        slope * abs(i + tokens_k - tokens_q - j) is taken off the scores (Press et al. 2022).
     cu_seqlens_q, cu_seqlens_k : ndarray of int, [sequences + 1], optional
         Offsets at which the sequences of a packed batch start; both or none.
+    seed, offset : int
+        In [0, 2**64), of the dropout; a seed is needed when dropout_p is positive.
     return_lse : bool
         Also return the log-sum-exp of every row of scores, which the backward needs.
     out : ndarray, optional
@@ -124,7 +268,8 @@ def attention(
     Raises
     ------
     TypeError, ValueError
-        For a wrong type or dtype; for shapes, head counts, offsets or strides that do not fit.
+        For a wrong type or dtype; for shapes, head counts, offsets or strides that do not fit; for
+        a mask with packed sequences, and dropout without a seed.
 
     Examples
     --------
@@ -135,16 +280,18 @@ def attention(
     >>> out.shape, np.exp(lse[0, 0]).round(3).tolist()
     ((1, 3, 2, 4), [1.0, 2.0, 3.0])
     """
-    scale, cu_seqlens_q, cu_seqlens_k = _check_inputs(
-        query, key, value, scale, cu_seqlens_q, cu_seqlens_k
-    )
+    options = _check_options(
+        query, key, value, attn_mask, bias, dropout_p, is_causal, scale, window_size, softcap,
+        alibi_slopes, cu_seqlens_q, cu_seqlens_k, seed, offset,
+    )  # fmt: skip
     if out is not None:
         _check.output("out", out, query.shape, "query", query, contiguous=False)
         _last_contiguous("out", out, query.ndim)
-        _check.no_overlap("out", out, query=query, key=key, value=value)
-    out, lse = active.attention(
-        query, key, value, bool(is_causal), scale, cu_seqlens_q, cu_seqlens_k, out
-    )
+        _check.no_overlap(
+            "out", out, query=query, key=key, value=value, attn_mask=attn_mask, bias=bias,
+            alibi_slopes=alibi_slopes,
+        )  # fmt: skip
+    out, lse = active.attention(query, key, value, *options, out)
     return (out, lse) if return_lse else out
 
 
@@ -155,20 +302,30 @@ def attention_backward(
     value: np.ndarray,
     out: np.ndarray,
     lse: np.ndarray,
-    *,
+    attn_mask: np.ndarray | None = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     scale: float | None = None,
+    bias: np.ndarray | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: np.ndarray | None = None,
     cu_seqlens_q: np.ndarray | None = None,
     cu_seqlens_k: np.ndarray | None = None,
+    seed: int | None = None,
+    offset: int = 0,
     dquery: np.ndarray | None = None,
     dkey: np.ndarray | None = None,
     dvalue: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    dbias: np.ndarray | None = None,
+) -> tuple[np.ndarray, ...]:
     r"""Gradients of ``attention``, the scores recomputed tile by tile from ``lse``.
 
-    With P = exp(scale * query key^T - lse) and delta = rowsum(dout * out):
-    dvalue = P^T dout; dS = P * (dout value^T - delta); dquery = scale * dS key;
-    dkey = scale * dS^T query. (Dao et al. 2022, appendix B.)
+    With P = exp(scores - lse), D the dropout's zeros and factors, delta = rowsum(dout * out):
+    dvalue = (D P)^T dout; dS = P * (D * dout value^T - delta); dbias = dS; dS is multiplied by the
+    softcap's derivative; dquery = scale * dS key; dkey = scale * dS^T query. (Dao et al. 2022,
+    appendix B.)
 
     Parameters
     ----------
@@ -176,20 +333,26 @@ def attention_backward(
         Last axis contiguous, any outer strides; so too ``out``.
     query, key, value, out, lse : ndarray
         What ``attention`` was given and returned.
-    is_causal, scale, cu_seqlens_q, cu_seqlens_k
+    attn_mask, dropout_p, is_causal, scale, bias, window_size, softcap, alibi_slopes
+        As in the forward call.
+    cu_seqlens_q, cu_seqlens_k, seed, offset
         As in the forward call.
     dquery, dkey, dvalue : ndarray, optional
         Overwritten; may be strided views, such as slices of one gradient of a packed projection.
+    dbias : ndarray, optional
+        The shape of ``bias``; added to.
 
     Returns
     -------
     dquery, dkey, dvalue : ndarray
         float32, the shapes of ``query``, ``key``, ``value``.
+    dbias : ndarray
+        Only with ``bias``: its shape, summed over what it broadcasts.
 
     Raises
     ------
     TypeError, ValueError
-        As ``attention``.
+        As ``attention``; for a ``dbias`` without a ``bias``.
 
     Examples
     --------
@@ -201,15 +364,19 @@ def attention_backward(
     >>> round(float(dvalue.sum()), 3)
     24.0
     """
-    scale, cu_seqlens_q, cu_seqlens_k = _check_inputs(
-        query, key, value, scale, cu_seqlens_q, cu_seqlens_k
-    )
+    options = _check_options(
+        query, key, value, attn_mask, bias, dropout_p, is_causal, scale, window_size, softcap,
+        alibi_slopes, cu_seqlens_q, cu_seqlens_k, seed, offset,
+    )  # fmt: skip
     for name, x in (("dout", dout), ("out", out)):
         _last_contiguous(name, x, query.ndim)
         _check.has_shape(name, x, query.shape)
     _check.required("lse", lse, _lse_shape(query), "query", query)
     _check.same_dtype("query", query, dout=dout, out=out)
-    inputs = {"dout": dout, "query": query, "key": key, "value": value, "out": out, "lse": lse}
+    inputs = {
+        "dout": dout, "query": query, "key": key, "value": value, "out": out, "lse": lse,
+        "attn_mask": attn_mask, "bias": bias, "alibi_slopes": alibi_slopes,
+    }  # fmt: skip
     for name, d, like in (
         ("dquery", dquery, query),
         ("dkey", dkey, key),
@@ -219,7 +386,12 @@ def attention_backward(
             _check.output(name, d, like.shape, "query", query, contiguous=False)
             _last_contiguous(name, d, like.ndim)
             _check.no_overlap(name, d, **inputs)
-    return active.attention_backward(
-        dout, query, key, value, out, lse, bool(is_causal), scale, cu_seqlens_q, cu_seqlens_k,
-        dquery, dkey, dvalue,
-    )  # fmt: skip
+    if dbias is not None:
+        if bias is None:
+            raise ValueError(f"dbias: expected None without a bias, got {_check.describe(dbias)}")
+        _check.output("dbias", dbias, bias.shape, "query", query)
+        _check.no_overlap("dbias", dbias, **inputs)
+    grads = active.attention_backward(
+        dout, query, key, value, out, lse, *options, dquery, dkey, dvalue, dbias
+    )
+    return grads if bias is not None else grads[:3]

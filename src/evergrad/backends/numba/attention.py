@@ -11,17 +11,24 @@ advance together in vector registers, and no sum runs across a register.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
 from ..reference import attention as reference_attention
-from ._kernel import inline, kernel
-from ._math import ONE, ZERO, exp
+from ._kernel import inline, kernel, present
+from ._math import ONE, ZERO, exp, tanh
+from .dropout import mix32, mix64
 
 Array = NDArray[Any]
+Rules: TypeAlias = tuple[Any, ...]
+Place: TypeAlias = tuple[int, int, int, int]
+
+_u32 = np.uint32
+_u64 = np.uint64
 
 LANES = 64
 _FEW = 4
@@ -96,17 +103,88 @@ def _unpack(tile: Array, factor: Array, x: Array) -> None:
 
 
 @inline
-def _hide(scores: Array, height: int, first: int, step: int) -> None:
-    """Put -inf where a causal query may not look.
-
-    With queries in lanes (step 1) row i hides lanes below first + i; with keys in lanes (step -1)
-    it hides lanes from first + i on.
-    """
+def _hide(scores: Array, height: int, low: int, high: int) -> None:
+    """Put -inf where a query may not look: lane j of row i is seen if low + i <= j < high + i."""
     for i in range(height):
-        edge = min(max(first + i, 0), LANES)
-        begin, end = (0, edge) if step > 0 else (edge, LANES)
-        for j in range(begin, end):
+        begin, end = min(max(low + i, 0), LANES), min(max(high + i, 0), LANES)
+        for j in range(begin):
             scores[i * LANES + j] = _MINUS_INF
+        for j in range(max(begin, end), LANES):
+            scores[i * LANES + j] = _MINUS_INF
+
+
+# What changes the scores and probabilities of every kernel: (bias, add, mask, slopes, softcap,
+# threshold, keep, seed, offset, counts). The arrays are [batch, heads, rows, keys] with axes of
+# size 1 where they broadcast, slopes [sequences, heads]; an empty one, or a zero, changes nothing.
+# `counts` are [heads, tokens_q, tokens_k] of the whole call, for the counters of the dropout.
+
+
+@inline
+def _changed(rules: Rules) -> bool:
+    bias, add, mask, slopes, softcap = rules[:5]
+    return softcap != ZERO or bias.size + add.size + mask.size + slopes.size > 0
+
+
+@inline
+def _entry(x: Array, b: int, h: int, i: int, j: int) -> float:
+    """x[b, h, i, j], with axes of size 1 broadcast."""
+    return x[min(b, x.shape[0] - 1), min(h, x.shape[1] - 1), min(i, x.shape[2] - 1), j]
+
+
+@inline
+def _change(
+    rules: Rules,
+    place: Place,
+    swapped: bool,
+    row: int,
+    lane: int,
+    height: int,
+    n: int,
+    scores: Array,
+    derivative: Array,
+) -> None:
+    """The scores of a tile: softcap, ALiBi, bias and masks; -inf where they hide.
+
+    Rows are keys from `row` on, lanes queries from `lane` on, or the other way round (`swapped`).
+    `place` is (sequence, index among the batch entries, head, tokens_k - tokens_q).
+    """
+    bias, add, mask, slopes, softcap = rules[:5]
+    sequence, b, h, shift = place
+    for r in range(height):
+        for c in range(n):
+            i, j = (row + r, lane + c) if swapped else (lane + c, row + r)
+            x = scores[r * LANES + c]
+            if softcap != ZERO:
+                t = tanh(x / softcap)
+                derivative[r * LANES + c] = ONE - t * t
+                x = softcap * t
+            if slopes.size:
+                slope = slopes[min(sequence, slopes.shape[0] - 1), h]
+                x -= slope * np.float32(abs(i + shift - j))
+            if bias.size:
+                a = _entry(bias, b, h, i, j)
+                x = a if a == _MINUS_INF else x + a
+            if add.size:
+                a = _entry(add, b, h, i, j)
+                x = a if a == _MINUS_INF else x + a
+            if mask.size and not _entry(mask, b, h, i, j):
+                x = _MINUS_INF
+            scores[r * LANES + c] = x
+
+
+@inline
+def _draw(rules: Rules, first: int, swapped: bool, height: int, n: int, kept: Array) -> None:
+    """The dropout's 0 and 1 / (1 - p) of a tile whose first query and key have counter `first`."""
+    threshold, keep, seed, offset, counts = rules[5:]
+    step = counts[2]
+    for r in range(height):
+        for c in range(n):
+            within = r * step + c if swapped else c * step + r
+            counter = offset + _u64(first + within)
+            key = mix64(seed ^ mix64(counter >> _u64(32)))
+            x = mix32(_u32(_u32(counter) ^ _u32(key)))
+            x = mix32(_u32(x + _u32(key >> _u64(32))))
+            kept[r * LANES + c] = keep if x >= threshold else ZERO
 
 
 @kernel
@@ -114,7 +192,9 @@ def _forward_kernel(
     query: Array,
     key: Array,
     value: Array,
-    is_causal: bool,
+    rules: Rules,
+    left: int,
+    right: int,
     scale: float,
     spans: Array,
     blocks: Array,
@@ -124,28 +204,34 @@ def _forward_kernel(
     """Online softmax: a running maximum for each query; a new one rescales the sums so far."""
     heads, head_dim = query.shape[2:]
     group = heads // key.shape[2]
+    threshold, counts = rules[5], rules[9]
     for item in prange(heads * blocks.shape[0]):
         h = item // blocks.shape[0]
         sequence, begin = blocks[item % blocks.shape[0]]
         b, q0, q1, k0, k1 = spans[sequence]
+        shift = (k1 - k0) - (q1 - q0)
         q0 += begin
         n = min(q1 - q0, LANES)
-        # Lane i sees the keys j <= i + last, last >= keys when not causal.
-        last = (k1 - k0) - (q1 - q0) if is_causal else k1 - k0
-        keys = max(0, min(k1 - k0, n + last))
+        # Lane i sees the keys from i + least to i + last.
+        least, last = begin + shift - left, begin + shift + right
+        first, keys = max(0, least), max(0, min(k1 - k0, n + last))
         q = _pack(query[b, q0 : q0 + n, h], scale)
         k, v = key[b, k0 : k0 + keys, h // group], value[b, k0 : k0 + keys, h // group]
         scores = np.empty(_HEIGHT * LANES, np.float32)
+        spare = np.empty(_HEIGHT * LANES, np.float32)
         sums = np.zeros(head_dim * LANES, np.float32)
         total = np.zeros(LANES, np.float32)
         peak = np.full(LANES, _MINUS_INF)
-        shift = np.zeros(LANES, np.float32)
+        top = np.zeros(LANES, np.float32)
         shrink = np.empty(LANES, np.float32)
-        for t in range(0, keys, _HEIGHT):
+        for t in range(first, keys, _HEIGHT):
             height = min(_HEIGHT, keys - t)
             _multiply(k[t : t + height], q, scores)
-            if t + height - 1 > last:
-                _hide(scores, height, t - last, 1)
+            if _changed(rules):
+                place = (sequence, b, h, shift)
+                _change(rules, place, False, t, begin, height, n, scores, spare)
+            if t + height - 1 > last or t < n - 1 + least:
+                _hide(scores, height, t - last, t - least + 1)
             for j in range(LANES):
                 shrink[j] = peak[j]
             for i in range(height):
@@ -153,21 +239,26 @@ def _forward_kernel(
                 for j in range(LANES):
                     peak[j] = row[j] if row[j] > peak[j] else peak[j]
             for j in range(LANES):
-                shift[j] = ZERO if peak[j] == _MINUS_INF else peak[j]
-                shrink[j] = exp(shrink[j] - shift[j])
+                top[j] = ZERO if peak[j] == _MINUS_INF else peak[j]
+                shrink[j] = exp(shrink[j] - top[j])
                 total[j] *= shrink[j]
             for i in range(height):
                 row = scores[i * LANES : (i + 1) * LANES]
                 for j in range(LANES):
-                    row[j] = exp(row[j] - shift[j])
+                    row[j] = exp(row[j] - top[j])
                     total[j] += row[j]
+            if threshold:
+                at = ((b * heads + h) * counts[1] + q0) * counts[2] + k0 + t
+                _draw(rules, at, False, height, n, spare)
+                for i in range(height * LANES):
+                    scores[i] *= spare[i]
             for d in range(head_dim):
                 row = sums[d * LANES : (d + 1) * LANES]
                 for j in range(LANES):
                     row[j] *= shrink[j]
             _multiply_add(v[t : t + height].T, scores, sums)
         for i in range(n):
-            lse[b, h, q0 + i] = shift[i] + np.log(total[i])
+            lse[b, h, q0 + i] = top[i] + np.log(total[i])
             total[i] = ZERO if total[i] == ZERO else ONE / total[i]
         _unpack(sums, total, out[b, q0 : q0 + n, h])
 
@@ -184,51 +275,80 @@ def _dquery_kernel(
     dout: Array,
     out: Array,
     lse: Array,
-    is_causal: bool,
+    rules: Rules,
+    left: int,
+    right: int,
     scale: float,
     spans: Array,
     blocks: Array,
+    first_head: int,
+    last_head: int,
     delta: Array,
     dquery: Array,
+    dbias: Array,
 ) -> None:
-    """dquery = scale * sum_j P_ij (dout_i . v_j - delta_i) k_j;  delta_i = dout_i . out_i."""
+    """dquery = scale * sum_j P_ij (dout_i . v_j - delta_i) k_j;  delta_i = dout_i . out_i.
+
+    For the heads from `first_head` to `last_head`: no two of their blocks share entries of dbias.
+    """
     heads, head_dim = query.shape[2:]
     group = heads // key.shape[2]
-    for item in prange(heads * blocks.shape[0]):
-        h = item // blocks.shape[0]
+    softcap, threshold, counts = rules[4], rules[5], rules[9]
+    for item in prange((last_head - first_head) * blocks.shape[0]):
+        h = first_head + item // blocks.shape[0]
         sequence, begin = blocks[item % blocks.shape[0]]
         b, q0, q1, k0, k1 = spans[sequence]
+        shift = (k1 - k0) - (q1 - q0)
         q0 += begin
         n = min(q1 - q0, LANES)
-        last = (k1 - k0) - (q1 - q0) if is_causal else k1 - k0
-        keys = max(0, min(k1 - k0, n + last))
+        least, last = begin + shift - left, begin + shift + right
+        first, keys = max(0, least), max(0, min(k1 - k0, n + last))
         q = _pack(query[b, q0 : q0 + n, h], scale)
         do = _pack(dout[b, q0 : q0 + n, h], ONE)
         o = _pack(out[b, q0 : q0 + n, h], ONE)
         k, v = key[b, k0 : k0 + keys, h // group], value[b, k0 : k0 + keys, h // group]
         p = np.empty(_HEIGHT * LANES, np.float32)
         ds = np.empty(_HEIGHT * LANES, np.float32)
+        derivative = np.empty(_HEIGHT * LANES, np.float32)
+        kept = np.empty(_HEIGHT * LANES, np.float32)
         dq = np.zeros(head_dim * LANES, np.float32)
-        shift = np.zeros(LANES, np.float32)
+        top = np.zeros(LANES, np.float32)
         dots = np.zeros(LANES, np.float32)
         for i in range(n):
-            shift[i] = ZERO if lse[b, h, q0 + i] == _MINUS_INF else lse[b, h, q0 + i]
+            top[i] = ZERO if lse[b, h, q0 + i] == _MINUS_INF else lse[b, h, q0 + i]
         for d in range(head_dim):
             do_row, o_row = do[d * LANES : (d + 1) * LANES], o[d * LANES : (d + 1) * LANES]
             for j in range(LANES):
                 dots[j] += do_row[j] * o_row[j]
         for i in range(n):
             delta[b, h, q0 + i] = dots[i]
-        for t in range(0, keys, _HEIGHT):
+        for t in range(first, keys, _HEIGHT):
             height = min(_HEIGHT, keys - t)
             _multiply(k[t : t + height], q, p)
-            if t + height - 1 > last:
-                _hide(p, height, t - last, 1)
+            if _changed(rules):
+                place = (sequence, b, h, shift)
+                _change(rules, place, False, t, begin, height, n, p, derivative)
+            if t + height - 1 > last or t < n - 1 + least:
+                _hide(p, height, t - last, t - least + 1)
             _multiply(v[t : t + height], do, ds)
+            if threshold:
+                at = ((b * heads + h) * counts[1] + q0) * counts[2] + k0 + t
+                _draw(rules, at, False, height, n, kept)
+                for i in range(height * LANES):
+                    ds[i] *= kept[i]
             for i in range(height):
                 p_row, ds_row = p[i * LANES : (i + 1) * LANES], ds[i * LANES : (i + 1) * LANES]
                 for j in range(LANES):
-                    ds_row[j] = exp(p_row[j] - shift[j]) * (ds_row[j] - dots[j])
+                    ds_row[j] = exp(p_row[j] - top[j]) * (ds_row[j] - dots[j])
+            if dbias.size:
+                total = dbias[min(b, dbias.shape[0] - 1), min(h, dbias.shape[1] - 1)]
+                for c in range(n):
+                    row = total[min(begin + c, total.shape[0] - 1)]
+                    for i in range(height):
+                        row[t + i] += ds[i * LANES + c]
+            if softcap != ZERO:
+                for i in range(height * LANES):
+                    ds[i] *= derivative[i]
             _multiply_add(k[t : t + height].T, ds, dq)
         _unpack(dq, np.full(LANES, scale), dquery[b, q0 : q0 + n, h])
 
@@ -241,7 +361,9 @@ def _dkey_dvalue_kernel(
     dout: Array,
     lse: Array,
     delta: Array,
-    is_causal: bool,
+    rules: Rules,
+    left: int,
+    right: int,
     scale: float,
     spans: Array,
     blocks: Array,
@@ -253,36 +375,56 @@ def _dkey_dvalue_kernel(
     Summed over the queries of all heads that share the key head.
     """
     kv_heads, head_dim = key.shape[2:]
-    group = query.shape[2] // kv_heads
+    heads = query.shape[2]
+    group = heads // kv_heads
+    softcap, threshold, counts = rules[4], rules[5], rules[9]
     for item in prange(kv_heads * blocks.shape[0]):
         kv_head = item // blocks.shape[0]
         sequence, begin = blocks[item % blocks.shape[0]]
         b, q0, q1, k0, k1 = spans[sequence]
+        shift = (k1 - k0) - (q1 - q0)
         k0 += begin
         n = min(k1 - k0, LANES)
-        # Query i sees lane j if j <= i + last; the first that sees any is -last.
-        last = (k1 - k0) - (q1 - q0) if is_causal else LANES
+        # Query i sees the lanes from i + least to i + last.
+        least, last = shift - left - begin, shift + right - begin
+        first, end = max(0, -last), min(q1 - q0, n - least)
         k = _pack(key[b, k0 : k0 + n, kv_head], scale)
         v = _pack(value[b, k0 : k0 + n, kv_head], ONE)
         p = np.empty(_HEIGHT * LANES, np.float32)
         ds = np.empty(_HEIGHT * LANES, np.float32)
+        derivative = np.empty(_HEIGHT * LANES, np.float32)
+        kept = np.empty(_HEIGHT * LANES, np.float32)
         dk = np.zeros(head_dim * LANES, np.float32)
         dv = np.zeros(head_dim * LANES, np.float32)
         for h in range(kv_head * group, (kv_head + 1) * group):
-            for t in range(q0 + max(0, -last), q1, _HEIGHT):
-                height = min(_HEIGHT, q1 - t)
+            for t in range(q0 + first, q0 + end, _HEIGHT):
+                height = min(_HEIGHT, q0 + end - t)
                 q, do = query[b, t : t + height, h], dout[b, t : t + height, h]
                 _multiply(q, k, p)
-                if t - q0 + last < LANES - 1:
-                    _hide(p, height, t - q0 + last + 1, -1)
+                if _changed(rules):
+                    place = (sequence, b, h, shift)
+                    _change(rules, place, True, t - q0, begin, height, n, p, derivative)
+                if t - q0 + last < LANES - 1 or t - q0 + height - 1 + least > 0:
+                    _hide(p, height, t - q0 + least, t - q0 + last + 1)
                 _multiply(do, v, ds)
+                if threshold:
+                    at = ((b * heads + h) * counts[1] + t) * counts[2] + k0
+                    _draw(rules, at, True, height, n, kept)
+                    for i in range(height * LANES):
+                        ds[i] *= kept[i]
                 for i in range(height):
-                    shift = ZERO if lse[b, h, t + i] == _MINUS_INF else lse[b, h, t + i]
+                    top = ZERO if lse[b, h, t + i] == _MINUS_INF else lse[b, h, t + i]
                     dot = delta[b, h, t + i]
                     p_row, ds_row = p[i * LANES : (i + 1) * LANES], ds[i * LANES : (i + 1) * LANES]
                     for j in range(LANES):
-                        p_row[j] = exp(p_row[j] - shift)
+                        p_row[j] = exp(p_row[j] - top)
                         ds_row[j] = p_row[j] * (ds_row[j] - dot)
+                if softcap != ZERO:
+                    for i in range(height * LANES):
+                        ds[i] *= derivative[i]
+                if threshold:
+                    for i in range(height * LANES):
+                        p[i] *= kept[i]
                 _multiply_add(do.T, p, dv)
                 _multiply_add(q.T, ds, dk)
         _unpack(dk, np.full(LANES, scale), dkey[b, k0 : k0 + n, kv_head])
@@ -317,17 +459,60 @@ def _batched(*arrays: Array) -> tuple[Array, ...]:
     return tuple(x[None] if arrays[0].ndim == 3 else x for x in arrays)
 
 
+def _rules(
+    query: Array,
+    key: Array,
+    attn_mask: Array | None,
+    bias: Array | None,
+    dropout_p: float,
+    softcap: float,
+    alibi_slopes: Array | None,
+    seed: int,
+    offset: int,
+) -> Rules:
+    is_bool = attn_mask is not None and attn_mask.dtype == bool
+    no_mask = np.empty((0,) * 4, np.bool_)
+    return (
+        present(bias, 4),
+        present(None if is_bool else attn_mask, 4),
+        attn_mask if is_bool else no_mask,
+        present(alibi_slopes if alibi_slopes is None else np.atleast_2d(alibi_slopes), 2),
+        np.float32(softcap),
+        _u32(dropout_p * 2.0**32),
+        np.float32(1 / (1 - dropout_p)),
+        _u64(seed),
+        _u64(offset),
+        np.array([query.shape[-2], query.shape[-3], key.shape[-3]]),
+    )
+
+
+def _window(spans: Array, window: tuple[int, int]) -> tuple[int, int]:
+    """How far queries see to the left and to the right; an unlimited side reaches everything."""
+    if not len(spans):
+        return window
+    unlimited = int((spans[:, 2] - spans[:, 1] + spans[:, 4] - spans[:, 3]).max())
+    left, right = (unlimited if side < 0 else min(side, unlimited) for side in window)
+    return left, right
+
+
 def attention(
     query: Array,
     key: Array,
     value: Array,
-    is_causal: bool,
+    attn_mask: Array | None,
+    bias: Array | None,
+    dropout_p: float,
     scale: float,
+    window: tuple[int, int],
+    softcap: float,
+    alibi_slopes: Array | None,
     cu_seqlens_q: Array | None,
     cu_seqlens_k: Array | None,
+    seed: int,
+    offset: int,
     out: Array | None,
 ) -> tuple[Array, Array]:
-    """(out = softmax(scale * q k^T) v, lse = log sum exp(scale * q k^T)).
+    """(out = dropout(softmax(scores)) v, lse = log sum exp(scores)).
 
     A query without keys gives out 0 and lse -inf.
     """
@@ -336,14 +521,17 @@ def attention(
     if queries.max(initial=0) <= _FEW:
         # Generation: the lanes would be empty, and BLAS reads the keys once.
         return reference_attention(
-            query, key, value, is_causal, scale, cu_seqlens_q, cu_seqlens_k, out
-        )
+            query, key, value, attn_mask, bias, dropout_p, scale, window, softcap, alibi_slopes,
+            cu_seqlens_q, cu_seqlens_k, seed, offset, out,
+        )  # fmt: skip
     if out is None:
         out = np.empty(query.shape, np.float32)
     lse = np.empty((*query.shape[:-3], query.shape[-2], query.shape[-3]), np.float32)
+    rules = _rules(query, key, attn_mask, bias, dropout_p, softcap, alibi_slopes, seed, offset)
     q, k, v, o, log_sums = _batched(query, key, value, out, lse)
+    left, right = _window(spans, window)
     blocks = _blocks(queries)
-    _forward_kernel(q, k, v, is_causal, np.float32(scale), spans, blocks, o, log_sums)
+    _forward_kernel(q, k, v, rules, left, right, np.float32(scale), spans, blocks, o, log_sums)
     return out, lse
 
 
@@ -354,28 +542,60 @@ def attention_backward(
     value: Array,
     out: Array,
     lse: Array,
-    is_causal: bool,
+    attn_mask: Array | None,
+    bias: Array | None,
+    dropout_p: float,
     scale: float,
+    window: tuple[int, int],
+    softcap: float,
+    alibi_slopes: Array | None,
     cu_seqlens_q: Array | None,
     cu_seqlens_k: Array | None,
+    seed: int,
+    offset: int,
     dquery: Array | None,
     dkey: Array | None,
     dvalue: Array | None,
-) -> tuple[Array, Array, Array]:
-    """Gradients for query, key, value; shapes as theirs, buffers may be strided."""
+    dbias: Array | None,
+) -> tuple[Array, Array, Array, Array | None]:
+    """Gradients for query, key, value, bias; shapes as theirs, buffers may be strided."""
     if dquery is None:
         dquery = np.empty(query.shape, np.float32)
     if dkey is None:
         dkey = np.empty(key.shape, np.float32)
     if dvalue is None:
         dvalue = np.empty(value.shape, np.float32)
+    if bias is not None and dbias is None:
+        dbias = np.zeros(bias.shape, np.float32)
     spans = _spans(query, key, cu_seqlens_q, cu_seqlens_k)
+    rules = _rules(query, key, attn_mask, bias, dropout_p, softcap, alibi_slopes, seed, offset)
     q, k, v, do, o, log_sums = _batched(query, key, value, dout, out, lse)
     dq, dk, dv = _batched(dquery, dkey, dvalue)
     delta = np.empty(log_sums.shape, np.float32)
+    left, right = _window(spans, window)
     factor = np.float32(scale)
     blocks = _blocks(spans[:, 2] - spans[:, 1])
-    _dquery_kernel(q, k, v, do, o, log_sums, is_causal, factor, spans, blocks, delta, dq)
+    for part, first, last in _apart(blocks, query.shape[-2], dbias):
+        _dquery_kernel(
+            q, k, v, do, o, log_sums, rules, left, right, factor, spans, part, first, last, delta,
+            dq, present(dbias, 4),
+        )  # fmt: skip
     blocks = _blocks(spans[:, 4] - spans[:, 3])
-    _dkey_dvalue_kernel(q, k, v, do, log_sums, delta, is_causal, factor, spans, blocks, dk, dv)
-    return dquery, dkey, dvalue
+    _dkey_dvalue_kernel(
+        q, k, v, do, log_sums, delta, rules, left, right, factor, spans, blocks, dk, dv
+    )
+    return dquery, dkey, dvalue, dbias
+
+
+def _apart(blocks: Array, heads: int, dbias: Array | None) -> Iterator[tuple[Array, int, int]]:
+    """Blocks and a range of heads at a time, such that no two add to one entry of dbias."""
+    parts = [blocks]
+    if dbias is not None and len(blocks):
+        if dbias.shape[2] == 1:
+            parts = list(blocks[:, None])
+        elif dbias.shape[0] == 1:
+            parts = np.split(blocks, np.flatnonzero(np.diff(blocks[:, 0])) + 1)
+    share = dbias is not None and dbias.shape[1] == 1
+    for part in parts:
+        for h in range(heads if share else 1):
+            yield (part, h, h + 1) if share else (part, 0, heads)

@@ -20,7 +20,7 @@ _32 = _u64(32)
 
 
 @inline
-def _mix64(z: int) -> int:
+def mix64(z: int) -> int:
     """The output function of SplitMix64 (Steele, Lea & Flood 2014), modulo 2^64."""
     z = z + _u64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> _u64(30))) * _u64(0xBF58476D1CE4E5B9)
@@ -29,7 +29,7 @@ def _mix64(z: int) -> int:
 
 
 @inline
-def _mix32(x: int) -> int:
+def mix32(x: int) -> int:
     """Wellons' lowbias32, a bijection of 32 bits; Numba widens, hence the casts."""
     x = _u32(_u32(x ^ (x >> _u32(16))) * _u32(0x7FEB352D))
     x = _u32(_u32(x ^ (x >> _u32(15))) * _u32(0x846CA68B))
@@ -45,13 +45,13 @@ def _dropout_kernel(x: Array, limit: int, scale: float, seed: int, offset: int, 
         begin = 0
         while begin < hi - lo:
             counter = offset + _u64(lo + begin)
-            key = _mix64(seed ^ _mix64(counter >> _32))
+            key = mix64(seed ^ mix64(counter >> _32))
             key0, key1, low = _u32(key), _u32(key >> _32), _u32(counter)
             run = min(hi - lo - begin, (1 << 32) - np.int64(low))
             xs, ys = x[lo + begin : lo + begin + run], y[begin : begin + run]
             for i in range(run):
-                h = _mix32(_u32(_u32(low + _u32(i)) ^ key0))
-                h = _mix32(_u32(h + key1))
+                h = mix32(_u32(_u32(low + _u32(i)) ^ key0))
+                h = mix32(_u32(h + key1))
                 ys[i] = xs[i] * scale if h >= limit else ZERO
             begin += run
         store(y, out[lo:hi])

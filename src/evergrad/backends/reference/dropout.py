@@ -24,13 +24,12 @@ def _mix32(x: Array) -> Array:
     return x ^ (x >> np.uint32(16))
 
 
-def _keep(size: int, p: float, seed: int, offset: int) -> Array:
-    """Which of `size` elements stay [size], bool.
+def kept(counter: Array, p: float, seed: int) -> Array:
+    """Which of these elements stay: bool, the shape of `counter` (uint64).
 
-    Element i has counter c = offset + i (modulo 2^64); its high half picks a 64-bit key, its low
-    half is hashed with that key: keep iff the hash >= floor(p 2^32).
+    The high half of a counter picks a 64-bit key, its low half is hashed with that key: keep iff
+    the hash >= floor(p 2^32).
     """
-    counter = np.arange(size, dtype=np.uint64) + np.uint64(offset & _UINT64)
     low = counter.astype(np.uint32)  # modulo 2^32
     key = _mix64(np.uint64(seed & _UINT64) ^ _mix64(counter >> np.uint64(32)))
     h = _mix32(low ^ key.astype(np.uint32))
@@ -41,7 +40,8 @@ def _keep(size: int, p: float, seed: int, offset: int) -> Array:
 @ieee
 def dropout(x: Array, p: float, seed: int, offset: int, out: Array | None) -> Array:
     """x / (1 - p) with probability 1 - p, else 0; any shape, elements counted in C order."""
-    keep = _keep(x.size, p, seed, offset).reshape(x.shape)
+    counter = np.arange(x.size, dtype=np.uint64) + np.uint64(offset & _UINT64)  # modulo 2^64
+    keep = kept(counter, p, seed).reshape(x.shape)
     return emit(np.where(keep, x * (1 / (1 - p)), x.dtype.type(0)), out)
 
 
