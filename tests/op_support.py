@@ -126,7 +126,8 @@ def assert_within_budget(
             continue
         if isinstance(exact[name], np.ndarray):
             assert isinstance(value, np.ndarray), name
-            assert value.dtype == np.float32, name
+            is_index = exact[name].dtype.kind == "i"
+            assert value.dtype == (exact[name].dtype if is_index else np.float32), name
         else:
             assert type(value) is type(exact[name]), name
         found = error(op, name, value, exact[name])

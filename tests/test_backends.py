@@ -26,7 +26,10 @@ FAMILIES = (
     "loss",
     "norm",
     "optimizer",
+    "pooling",
+    "position",
     "rotary",
+    "sampling",
     "softmax",
 )
 

@@ -404,6 +404,7 @@ def frequencies(model: Distribution, count: int = 4000, **options) -> np.ndarray
         ({"top_p": 0.65}, [0, 4 / 7, 3 / 7, 0]),
         ({"top_p": 1.0}, [0.1, 0.4, 0.3, 0.2]),
         ({"top_k": 3, "top_p": 0.7}, [0, 4 / 7, 3 / 7, 0]),
+        ({"min_p": 0.6}, [0, 4 / 7, 3 / 7, 0]),
     ],
     ids=str,
 )
@@ -436,6 +437,7 @@ def test_a_stop_token_ends_the_text():
         ({"top_k": 0}, "top_k must be"),
         ({"top_p": 0}, "top_p must lie"),
         ({"top_p": 1.5}, "top_p must lie"),
+        ({"min_p": 1.5}, "min_p must lie"),
     ],
     ids=str,
 )

@@ -95,6 +95,34 @@ LAYERS = {
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("mode", ["mean", "cls"])
+def test_gradients_of_pooling(mode, rng):
+    cu_seqlens = np.array([0, 3, 3, 4])  # three sequences, one of them empty
+    check_gradients(nn.Pool(mode), rng.standard_normal((4, 5)), rng, cu_seqlens=cu_seqlens)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("frozen", [None, "token", "position"])
+def test_embedding_sum_is_that_of_its_tables(frozen, rng):
+    token, position = nn.Embedding(7, 5), nn.Embedding(4, 5)
+    for table in (token, position):
+        to_float64(table, rng)
+    if frozen is not None:
+        {"token": token, "position": position}[frozen].freeze()
+    ids, places = np.array([[6, 1], [1, 0]]), np.array([[0, 1], [0, 3]])
+    out, backward = nn.embedding_sum(token, ids, position, places)
+    np.testing.assert_array_equal(out, token(ids)[0] + position(places)[0])
+    dout = rng.standard_normal(out.shape)
+    assert backward(dout) is None
+    for table, indices in ((token, ids), (position, places)):
+        if table.weight.requires_grad:
+            summed = table.weight.grad.copy()
+            table.weight.grad.fill(0)
+            table(indices)[1](dout)
+            np.testing.assert_array_equal(summed, table.weight.grad)
+
+
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", LAYERS)
 def test_gradients(name, rng):
     layer = LAYERS[name]()

@@ -90,8 +90,11 @@ void register_gated(py::module_& m);
 void register_rotary(py::module_& m);
 void register_activation(py::module_& m);
 void register_embedding(py::module_& m);
+void register_pooling(py::module_& m);
 void register_loss(py::module_& m);
 void register_linear_cross_entropy(py::module_& m);
+void register_sampling(py::module_& m);
+void register_position(py::module_& m);
 void register_dropout(py::module_& m);
 void register_optimizer(py::module_& m);
 

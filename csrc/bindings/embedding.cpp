@@ -13,6 +13,19 @@ Array embedding(const Array& input, const Array& weight, bool accumulate, const 
   return result;
 }
 
+Array embedding_sum(const Array& input, const Array& weight, const Array& positions,
+                    const Array& position_weight, const Optional& segments,
+                    const Optional& segment_weight, const Optional& out) {
+  const int64_t n = input.shape(0), dim = weight.shape(1);
+  Array result = or_empty(out, {n, dim});
+  const int64_t* from[] = {indices(input), indices(positions),
+                           segments ? indices(*segments) : nullptr};
+  const float* tables[] = {data(weight), data(position_weight), data(segment_weight)};
+  float* po = mutable_data(result);
+  call([&] { return evergrad_embedding_sum(n, dim, segments ? 3 : 2, from, tables, po); });
+  return result;
+}
+
 Array embedding_backward(const Array& dout, const Array& input, int64_t num_embeddings,
                          const Optional& dweight) {
   const int64_t n = input.shape(0), dim = dout.shape(1);
@@ -29,6 +42,9 @@ Array embedding_backward(const Array& dout, const Array& input, int64_t num_embe
 void register_embedding(py::module_& m) {
   m.def("embedding", &embedding, py::arg("indices"), py::arg("weight"), py::arg("accumulate"),
         py::arg("out").none(true));
+  m.def("embedding_sum", &embedding_sum, py::arg("input"), py::arg("weight"), py::arg("positions"),
+        py::arg("position_weight"), py::arg("segments").none(true),
+        py::arg("segment_weight").none(true), py::arg("out").none(true));
   m.def("embedding_backward", &embedding_backward, py::arg("dout"), py::arg("indices"),
         py::arg("num_embeddings"), py::arg("dweight").none(true));
 }

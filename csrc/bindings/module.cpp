@@ -11,8 +11,11 @@ PYBIND11_MODULE(_native, m) {
   evergrad::register_rotary(m);
   evergrad::register_activation(m);
   evergrad::register_embedding(m);
+  evergrad::register_pooling(m);
   evergrad::register_loss(m);
   evergrad::register_linear_cross_entropy(m);
+  evergrad::register_sampling(m);
+  evergrad::register_position(m);
   evergrad::register_dropout(m);
   evergrad::register_optimizer(m);
 }

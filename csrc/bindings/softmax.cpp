@@ -3,13 +3,19 @@
 namespace evergrad {
 namespace {
 
+// Rows lie along the last axis of any number.
+std::pair<int64_t, int64_t> rows_of(const Array& x) {
+  const int64_t n = x.shape(x.ndim() - 1);
+  return {n ? x.size() / n : 0, n};
+}
+
 template <int (*f)(int64_t, int64_t, const float*, float*) noexcept>
 Array forward(const Array& x, const Optional& out) {
   Array result = or_like(out, x);
   const float* px = data(x);
   float* po = mutable_data(result);
-  const int64_t rows = x.shape(0), n = x.shape(1);
-  call([&] { return f(rows, n, px, po); });
+  const auto [rows, n] = rows_of(x);
+  call([&, rows = rows, n = n] { return f(rows, n, px, po); });
   return result;
 }
 
@@ -18,8 +24,8 @@ Array backward(const Array& dout, const Array& out, const Optional& dx) {
   Array result = or_like(dx, out);
   const float *pd = data(dout), *po = data(out);
   float* px = mutable_data(result);
-  const int64_t rows = out.shape(0), n = out.shape(1);
-  call([&] { return f(rows, n, pd, po, px); });
+  const auto [rows, n] = rows_of(out);
+  call([&, rows = rows, n = n] { return f(rows, n, pd, po, px); });
   return result;
 }
 

@@ -14,7 +14,9 @@
 #include "kernels/loss.h"
 #include "kernels/norm.h"
 #include "kernels/optimizer.h"
+#include "kernels/pooling.h"
 #include "kernels/rotary.h"
+#include "kernels/sampling.h"
 #include "kernels/softmax.h"
 #include "kernels/table.h"
 
@@ -52,6 +54,10 @@
       evergrad::gated,                                            \
       evergrad::gated_backward,                                   \
       evergrad::add_rows,                                         \
+      evergrad::gather_rows,                                      \
+      evergrad::scatter_rows,                                     \
+      evergrad::mean_rows,                                        \
+      evergrad::spread_mean,                                      \
       evergrad::cross_entropy,                                    \
       evergrad::cross_entropy_scan,                               \
       evergrad::cross_entropy_finish,                             \
@@ -63,6 +69,7 @@
       evergrad::bce,                                              \
       evergrad::bce_sum,                                          \
       evergrad::bce_backward,                                     \
+      evergrad::sample_weights,                                   \
       evergrad::dropout,                                          \
       evergrad::adam,                                             \
       evergrad::sgd,                                              \

@@ -155,8 +155,17 @@ struct KernelTable {
                          i64 gate_stride, const float* up, i64 up_stride, float* dgate,
                          i64 dgate_stride, float* dup, i64 dup_stride);
 
-  // embedding, on columns [0, n) of rows that are `stride` apart
+  // embedding: out (+)= the sum of a row of each table; and its gradient, on columns [0, n) of rows
+  // that are `stride` apart
   void (*add_rows)(i64 n, const float* x, float* out);  // out += x
+  void (*gather_rows)(i64 rows, i64 n, int tables, const i64* const* indices,
+                      const float* const* weights, bool accumulate, float* out);
+  void (*scatter_rows)(i64 rows, i64 n, const float* x, const i64* indices, i64 stride,
+                       float* table);
+
+  // pooling
+  void (*mean_rows)(i64 rows, i64 n, const float* x, float* out);
+  void (*spread_mean)(i64 rows, i64 n, const float* x, float* out);
 
   // loss; the kernels over part of the classes serve logits that never exist as a whole
   void (*cross_entropy)(i64 rows, const float* logits, const i64* target, const CrossEntropy* p,
@@ -177,6 +186,9 @@ struct KernelTable {
   double (*bce_sum)(i64 n, const float* x, const float* target);
   void (*bce_backward)(i64 n, const float* dout, i64 dout_stride, const float* x,
                        const float* target, float* dx);
+
+  // sampling: weights, and the largest logit (NaN: nothing to draw)
+  float (*sample_weights)(i64 n, const float* logits, float inverse_temperature, float* weights);
 
   // dropout: element i of the call has counter `counter + i`
   void (*dropout)(i64 n, const float* x, uint64_t counter, uint64_t seed, uint32_t threshold,

@@ -1,23 +1,32 @@
-#include <cstring>
-
 #include "evergrad/evergrad.h"
 #include "runtime/cpu.h"
 #include "runtime/parallel.h"
 
 using namespace evergrad;
 
-int evergrad_embedding(int64_t n, int64_t dim, const int64_t* indices, const float* weight,
-                       int accumulate, float* out) noexcept {
+namespace {
+
+void gather(i64 n, i64 dim, int tables, const i64* const* indices, const float* const* weights,
+            bool accumulate, float* out) {
   const KernelTable& t = kernels();
   parallel_rows(n, dim, [&](i64 begin, i64 end) {
-    for (i64 i = begin; i < end; ++i) {
-      const float* row = weight + indices[i] * dim;
-      if (accumulate)
-        t.add_rows(dim, row, out + i * dim);
-      else
-        std::memcpy(out + i * dim, row, static_cast<std::size_t>(dim) * sizeof(float));
-    }
+    const i64* from[EVERGRAD_MOST_TABLES];
+    for (int i = 0; i < tables; ++i) from[i] = indices[i] + begin;
+    t.gather_rows(end - begin, dim, tables, from, weights, accumulate, out + begin * dim);
   });
+}
+
+}  // namespace
+
+int evergrad_embedding(int64_t n, int64_t dim, const int64_t* indices, const float* weight,
+                       int accumulate, float* out) noexcept {
+  gather(n, dim, 1, &indices, &weight, accumulate != 0, out);
+  return EVERGRAD_OK;
+}
+
+int evergrad_embedding_sum(int64_t n, int64_t dim, int tables, const int64_t* const* indices,
+                           const float* const* weights, float* out) noexcept {
+  gather(n, dim, tables, indices, weights, false, out);
   return EVERGRAD_OK;
 }
 
@@ -28,8 +37,7 @@ int evergrad_embedding_backward(int64_t n, int64_t dim, const float* dout, const
   const KernelTable& t = kernels();
   constexpr i64 columns = 64;
   auto scatter = [&](i64 begin, i64 end) {
-    for (i64 i = 0; i < n; ++i)
-      t.add_rows(end - begin, dout + i * dim + begin, dweight + indices[i] * dim + begin);
+    t.scatter_rows(n, end - begin, dout + begin, indices, dim, dweight + begin);
   };
   if (n * dim < elements_per_task)
     scatter(0, dim);

@@ -425,6 +425,47 @@ void check_add_rows(i64 n) {
   });
 }
 
+void check_embedding(i64 n, int tables, bool accumulate) {
+  constexpr i64 tokens = 9, entries = 5;
+  const auto drawn = [=](Random& random) {
+    std::vector<i64> indices(tokens);
+    for (i64& i : indices) i = random.below(entries);
+    return indices;
+  };
+  compare(label("gather_rows", {{"n", n}, {"tables", tables}, {"accumulate", accumulate}}), exact,
+          [=](const KernelTable& t, Random random) {
+            Buffer first = random.uniform(entries * n), second = random.uniform(entries * n),
+                   out = random.uniform(tokens * n);
+            const std::vector<i64> some = drawn(random), others = drawn(random);
+            const i64* const indices[] = {some.data(), others.data()};
+            const float* const weights[] = {first.data(), second.data()};
+            t.gather_rows(tokens, n, tables, indices, weights, accumulate, out.data());
+            return outputs(out);
+          });
+  compare(label("scatter_rows", {{"n", n}}), exact, [=](const KernelTable& t, Random random) {
+    const i64 stride = n + 4;
+    Buffer x = random.uniform(tokens * stride), table = random.uniform(entries * stride);
+    const std::vector<i64> indices = drawn(random);
+    t.scatter_rows(tokens, n, x.data(), indices.data(), stride, table.data());
+    return outputs(table);
+  });
+}
+
+void check_pooling(i64 n, i64 tokens) {
+  compare(label("mean_rows", {{"n", n}, {"tokens", tokens}}), exact,
+          [=](const KernelTable& t, Random random) {
+            Buffer x = random.uniform(tokens * n), out(n);
+            t.mean_rows(tokens, n, x.data(), out.data());
+            return outputs(out);
+          });
+  compare(label("spread_mean", {{"n", n}, {"tokens", tokens}}), exact,
+          [=](const KernelTable& t, Random random) {
+            Buffer x = random.uniform(n), out(tokens * n);
+            t.spread_mean(tokens, n, x.data(), out.data());
+            return outputs(out);
+          });
+}
+
 void check_cross_entropy(i64 n, float smoothing) {
   constexpr i64 ignore = -100;
   const evergrad::CrossEntropy plain = {n, ignore, smoothing, 0.0f};
@@ -509,6 +550,18 @@ void check_elementwise_losses(i64 n, i64 dout_stride) {
   loss(&KernelTable::bce, elementwise, "bce");
   gradient(&KernelTable::mse_backward, exact, "mse_backward");
   gradient(&KernelTable::bce_backward, elementwise, "bce_backward");
+}
+
+void check_sample_weights(i64 n) {
+  for (const bool spoiled : {false, true})
+    compare(label("sample_weights", {{"n", n}, {"nan", spoiled}}), elementwise,
+            [=](const KernelTable& t, Random random) {
+              Buffer logits = random.uniform(n), weights(n);
+              if (spoiled) logits[n / 2] = NAN;
+              const float peak = t.sample_weights(n, logits.data(), 1.25f, weights.data());
+              // Where there is nothing to draw, the weights may hold anything.
+              return spoiled ? outputs(Buffer(1, peak)) : outputs(weights, Buffer(1, peak));
+            });
 }
 
 // The mask is a matter of integers: the same in every table. Counters wrap at 2^32.
@@ -616,9 +669,14 @@ int main() {
     for (const Activation kind : {Activation::gelu, Activation::gelu_tanh, Activation::silu})
       check_gated(n, kind);
     check_add_rows(n);
+    check_embedding(n, 1, false);
+    check_embedding(n, 2, false);
+    check_embedding(n, 2, true);
+    for (const i64 tokens : {0, 1, 5}) check_pooling(n, tokens);
     for (const uint32_t threshold : {0u, 0x40000000u, 0xc0000000u})
       check_dropout(n, 12345, threshold);
     check_dropout(n, (uint64_t{1} << 32) - static_cast<uint64_t>(n / 2), 0x80000000u);
+    check_sample_weights(n);
     check_sums(n);
   }
   for (const i64 right : {0, 1000}) {  // more than one panel of queries and block of keys

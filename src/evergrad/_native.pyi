@@ -5,11 +5,15 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['adam_step', 'adam_step_rows', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pack_weight', 'pool_stats', 'pool_trim', 'relu', 'relu_backward', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'zero_']
+__all__: list[str] = ['adam_step', 'adam_step_rows', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pack_weight', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'relative_position_buckets', 'relu', 'relu_backward', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'zero_']
 def adam_step(param: numpy.ndarray, grad: numpy.ndarray, exp_avg: numpy.ndarray, exp_avg_sq: numpy.ndarray, step: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, weight_decay: typing.SupportsFloat | typing.SupportsIndex, decoupled: bool, grad_scale: typing.SupportsFloat | typing.SupportsIndex) -> None:
     ...
 def adam_step_rows(param: numpy.ndarray, grad: numpy.ndarray, exp_avg: numpy.ndarray, exp_avg_sq: numpy.ndarray, rows: numpy.ndarray, skipped: numpy.ndarray, step: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, weight_decay: typing.SupportsFloat | typing.SupportsIndex, decoupled: bool, grad_scale: typing.SupportsFloat | typing.SupportsIndex) -> None:
     ...
+def apart(x: numpy.ndarray, *args) -> bool:
+    """
+    True if the memory that x spans meets that of no other array (or None).
+    """
 def attention(query: numpy.ndarray, key: numpy.ndarray, value: numpy.ndarray, attn_mask: numpy.ndarray | None, bias: numpy.ndarray | None, dropout_p: typing.SupportsFloat | typing.SupportsIndex, scale: typing.SupportsFloat | typing.SupportsIndex, window_size: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], softcap: typing.SupportsFloat | typing.SupportsIndex, alibi_slopes: numpy.ndarray | None, cu_seqlens_q: numpy.ndarray | None, cu_seqlens_k: numpy.ndarray | None, seed: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray]:
     ...
 def attention_backward(dout: numpy.ndarray, query: numpy.ndarray, key: numpy.ndarray, value: numpy.ndarray, out: numpy.ndarray, lse: numpy.ndarray, attn_mask: numpy.ndarray | None, bias: numpy.ndarray | None, dropout_p: typing.SupportsFloat | typing.SupportsIndex, scale: typing.SupportsFloat | typing.SupportsIndex, window_size: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], softcap: typing.SupportsFloat | typing.SupportsIndex, alibi_slopes: numpy.ndarray | None, cu_seqlens_q: numpy.ndarray | None, cu_seqlens_k: numpy.ndarray | None, seed: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex, dquery: numpy.ndarray | None, dkey: numpy.ndarray | None, dvalue: numpy.ndarray | None, dbias: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray, numpy.ndarray | None]:
@@ -35,6 +39,8 @@ def dropout_backward(dout: numpy.ndarray, p: typing.SupportsFloat | typing.Suppo
 def embedding(indices: numpy.ndarray, weight: numpy.ndarray, accumulate: bool, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
 def embedding_backward(dout: numpy.ndarray, indices: numpy.ndarray, num_embeddings: typing.SupportsInt | typing.SupportsIndex, dweight: numpy.ndarray | None) -> numpy.ndarray:
+    ...
+def embedding_sum(input: numpy.ndarray, weight: numpy.ndarray, positions: numpy.ndarray, position_weight: numpy.ndarray, segments: numpy.ndarray | None, segment_weight: numpy.ndarray | None, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
 @typing.overload
 def empty(shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> numpy.ndarray:
@@ -102,6 +108,10 @@ def mse_loss_sum(x: numpy.ndarray, target: numpy.ndarray) -> float:
     ...
 def pack_weight(weight: numpy.ndarray) -> numpy.ndarray:
     ...
+def pool(x: numpy.ndarray, cu_seqlens: numpy.ndarray, mode: str, out: numpy.ndarray | None) -> numpy.ndarray:
+    ...
+def pool_backward(dout: numpy.ndarray, cu_seqlens: numpy.ndarray, mode: str, dx: numpy.ndarray | None) -> numpy.ndarray:
+    ...
 def pool_stats() -> dict:
     """
     Bytes in use, bytes kept for reuse, and how often the system was asked.
@@ -110,6 +120,8 @@ def pool_trim() -> None:
     """
     Give the buffers kept for reuse back to the system.
     """
+def relative_position_buckets(limits: numpy.ndarray, tokens_q: typing.SupportsInt | typing.SupportsIndex, tokens_k: typing.SupportsInt | typing.SupportsIndex, bidirectional: bool) -> numpy.ndarray:
+    ...
 def relu(x: numpy.ndarray, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
 def relu_backward(dout: numpy.ndarray, saved: numpy.ndarray, dx: numpy.ndarray | None) -> numpy.ndarray:
@@ -121,6 +133,8 @@ def rms_norm_backward(dout: numpy.ndarray, x: numpy.ndarray, rstd: numpy.ndarray
 def rmsprop_step(param: numpy.ndarray, grad: numpy.ndarray, square_avg: numpy.ndarray, lr: typing.SupportsFloat | typing.SupportsIndex, alpha: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, weight_decay: typing.SupportsFloat | typing.SupportsIndex, grad_scale: typing.SupportsFloat | typing.SupportsIndex) -> None:
     ...
 def rotary(x: numpy.ndarray, cos: numpy.ndarray, sin: numpy.ndarray, interleaved: bool, positions: numpy.ndarray | None, inverse: bool, out: numpy.ndarray | None) -> numpy.ndarray:
+    ...
+def sample(logits: numpy.ndarray, temperature: typing.SupportsFloat | typing.SupportsIndex, top_k: typing.SupportsInt | typing.SupportsIndex, top_p: typing.SupportsFloat | typing.SupportsIndex, min_p: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex) -> numpy.ndarray:
     ...
 def set_isa(name: str) -> None:
     """

@@ -193,9 +193,25 @@ int evergrad_rotary(int64_t batch, int64_t tokens, int64_t heads, int64_t head_d
 
 int evergrad_embedding(int64_t n, int64_t dim, const int64_t* indices, const float* weight,
                        int accumulate, float* out) EVERGRAD_NOEXCEPT;
+/* out[i] = the sum of weights[t][indices[t][i]] over at most EVERGRAD_MOST_TABLES tables. */
+enum { EVERGRAD_MOST_TABLES = 3 };
+int evergrad_embedding_sum(int64_t n, int64_t dim, int tables, const int64_t* const* indices,
+                           const float* const* weights, float* out) EVERGRAD_NOEXCEPT;
 /* dweight[indices[i]] += dout[i], in the order of i. */
 int evergrad_embedding_backward(int64_t n, int64_t dim, const float* dout, const int64_t* indices,
                                 float* dweight) EVERGRAD_NOEXCEPT;
+
+/* ---- pooling ----------------------------------------------------------------------------------
+ */
+
+enum { EVERGRAD_POOL_MEAN, EVERGRAD_POOL_CLS };
+
+/* x [total, n] to out [sequences, n]: the mean, or the first, of rows cu_seqlens[s] to
+ * cu_seqlens[s + 1]; zeros for none. */
+int evergrad_pool(int mode, int64_t sequences, int64_t n, const int64_t* cu_seqlens, const float* x,
+                  float* out) EVERGRAD_NOEXCEPT;
+int evergrad_pool_backward(int mode, int64_t sequences, int64_t n, const int64_t* cu_seqlens,
+                           const float* dout, float* dx) EVERGRAD_NOEXCEPT;
 
 /* ---- loss -------------------------------------------------------------------------------------
  */
@@ -244,6 +260,24 @@ int evergrad_mse_backward(int64_t n, const float* dout, int64_t dout_stride, con
 int evergrad_bce_with_logits_backward(int64_t n, const float* dout, int64_t dout_stride,
                                       const float* x, const float* target,
                                       float* dx) EVERGRAD_NOEXCEPT;
+
+/* ---- sampling, positions ----------------------------------------------------------------------
+ */
+
+/* out[i]: a token drawn from softmax(logits[i] / temperature) with the number of (seed, offset +
+ * i). Out of it are tokens less likely than min_p times the likeliest; then all but the top_k
+ * likeliest (0: none is cut); then all but the fewest likeliest that have top_p of what is left. -1
+ * where a logit is NaN, or none is above -inf. */
+int evergrad_sample(int64_t rows, int64_t n, const float* logits, double temperature, int64_t top_k,
+                    double top_p, double min_p, uint64_t seed, uint64_t offset,
+                    int64_t* out) EVERGRAD_NOEXCEPT;
+
+/* out[i, j] = how many of `count` rising limits do not exceed the distance from query i + tokens_k
+ * - tokens_q to key j; a key ahead of its query counts count + 1 more, or, unless bidirectional, as
+ * distance 0. */
+int evergrad_relative_position_buckets(int64_t count, const int64_t* limits, int64_t tokens_q,
+                                       int64_t tokens_k, int bidirectional,
+                                       int64_t* out) EVERGRAD_NOEXCEPT;
 
 /* ---- dropout ----------------------------------------------------------------------------------
  */

@@ -62,6 +62,7 @@ class _Active:
     float64: bool
     empty: Callable[[int | tuple[int, ...]], np.ndarray]
     zero_: Callable[[np.ndarray], None]
+    apart: Callable[..., bool]
     resolved: dict[str, str]
 
     def __getattr__(self, op: str) -> Any:  # only reached before the first _activate
@@ -77,6 +78,11 @@ def _empty(shape: int | tuple[int, ...]) -> np.ndarray:
 
 def _zero(x: np.ndarray) -> None:
     x.fill(0)
+
+
+def _apart(x: np.ndarray, *others: np.ndarray | None) -> bool:
+    """Whether the memory that x spans meets that of no other array (or None)."""
+    return not any(other is not None and np.may_share_memory(x, other) for other in others)
 
 
 def _load(name: str) -> ModuleType:
@@ -98,6 +104,7 @@ def _activate(name: str) -> None:
     active.float64 = name == "reference"
     active.empty = _native.empty if name == "native" else _empty
     active.zero_ = _native.zero_ if name == "native" else _zero
+    active.apart = _native.apart if name == "native" else _apart
     active.resolved = resolved
 
 

@@ -969,6 +969,109 @@ EMBEDDING = Op(
 )  # fmt: skip
 
 
+def draw_embedding_sum(
+    rng: Generator, rows: tuple[int, ...], num: tuple[int, ...], dim: int
+) -> dict[str, Any]:
+    """`num`: the rows of two or three tables."""
+    names = ("input", "positions", "segments"), ("weight", "position_weight", "segment_weight")
+    args: dict[str, Any] = {name: None for pair in names for name in pair}
+    for indices, weight, count in zip(*names, num, strict=False):
+        args[indices], args[weight] = integers(rng, count, *rows), normal(rng, count, dim)
+    return args
+
+
+def saved_embedding_sum(c: Any) -> dict[str, Any]:
+    return dict(
+        num_embeddings=len(c.weight),
+        num_positions=len(c.position_weight),
+        num_segments=0 if c.segment_weight is None else len(c.segment_weight),
+    )
+
+
+def torch_embedding_sum(F: Any, t: Any) -> Any:
+    def run() -> Any:
+        out = F.embedding(t.input, t.weight) + F.embedding(t.positions, t.position_weight)
+        return out if t.segments is None else out + F.embedding(t.segments, t.segment_weight)
+
+    return run
+
+
+EMBEDDING_SUM = Op(
+    name="embedding_sum",
+    draw=draw_embedding_sum,
+    shapes=dict(
+        input="*", weight="num dim", positions="*", position_weight="places dim",
+        segments="*", segment_weight="kinds dim", out="* dim", dout="* dim",
+        dweight="num dim", dposition_weight="places dim", dsegment_weight="kinds dim",
+    ),
+    tests=[
+        dict(rows=(8,), num=(9, 4, 2), dim=5),  # a cotangent larger than two of the tables
+        *over("dim", TAILS[::2], rows=(2, 9), num=(11, 9)),
+        *over("rows", ((), (0,), (150,)), num=(4, 150, 2), dim=33),
+    ],
+    large=dict(rows=(3000,), num=(170, 90, 2), dim=101),
+    bench=[dict(rows=(2048,), num=(50257, 1024), dim=768)],
+    flops=lambda c: c.out.size,
+    bytes=lambda c: c.input.nbytes + c.positions.nbytes + 3 * c.out.nbytes,
+    saved=saved_embedding_sum,
+    grads=dict(
+        weight="dweight", position_weight="dposition_weight", segment_weight="dsegment_weight"
+    ),
+    bounds=dict(
+        input=lambda c: c.weight.shape[0],
+        positions=lambda c: c.position_weight.shape[0],
+        segments=lambda c: c.segment_weight.shape[0],
+    ),
+    torch=torch_embedding_sum,
+)  # fmt: skip
+
+
+def draw_pool(
+    rng: Generator, lengths: tuple[int, ...], dim: int, mode: str = "mean"
+) -> dict[str, Any]:
+    return dict(
+        x=normal(rng, sum(lengths), dim),
+        cu_seqlens=np.cumsum((0, *lengths), dtype=np.int64),
+        mode=mode,
+    )
+
+
+def torch_pool(F: Any, t: Any) -> Any:
+    """As it is written in PyTorch for sequences of one length; else one after the other."""
+    lengths = np.diff(t.cu_seqlens)
+    take = (lambda x, dim: x.mean(dim)) if t.mode == "mean" else lambda x, dim: x.select(dim, 0)
+
+    def run() -> Any:
+        if len(set(lengths)) == 1 and lengths[0]:
+            return take(t.x.reshape(len(lengths), lengths[0], -1), 1)
+        parts = t.x.split(lengths.tolist())
+        return _torch().stack([take(part, 0) if len(part) else part.sum(0) for part in parts])
+
+    return run
+
+
+POOL = Op(
+    name="pool",
+    draw=draw_pool,
+    shapes=dict(
+        x="total dim", cu_seqlens="offsets", out="seqs dim", dout="seqs dim", dx="total dim"
+    ),
+    tests=[
+        dict(lengths=(3, 2, 4), dim=5),
+        *over("dim", TAILS[::2], lengths=(3, 0, 7, 1), mode="cls"),
+        *over("dim", TAILS[::2], lengths=(3, 0, 7, 1)),
+        *over("lengths", ((0, 0), (1,)), dim=4),
+    ],
+    large=dict(lengths=tuple(range(60)), dim=67),
+    bench=[dict(lengths=(50,) * 32, dim=16), dict(lengths=(256,) * 32, dim=384)],
+    flops=lambda c: c.x.size,
+    backward_flops=1.0,
+    grads=dict(x="dx"),
+    invalid=dict(mode=("max",), cu_seqlens=(np.array([0, 5, 3, 9]), np.array([1, 2, 3, 9]))),
+    torch=torch_pool,
+)  # fmt: skip
+
+
 def draw_cross_entropy(
     rng: Generator,
     rows: tuple[int, ...],
@@ -1158,6 +1261,58 @@ def pairwise_loss(name: str, target: str, flops: int) -> Op:
 
 MSE = pairwise_loss("mse_loss", target="normal", flops=3)
 BCE = pairwise_loss("binary_cross_entropy_with_logits", target="probability", flops=2 * EXP)
+
+
+# --- sampling and positions ---------------------------------------------------------------------
+
+SAMPLE = Op(
+    name="sample",
+    draw=lambda rng, rows, classes, **options: dict(
+        logits=normal(rng, *rows, classes, scale=3.0),
+        **{"seed": 1234, "offset": 0, "temperature": 1.0, "top_p": 1.0, "min_p": 0.0, **options},
+    ),
+    shapes=dict(logits="* classes"),
+    tests=[
+        dict(rows=(4,), classes=6, top_k=3),
+        *over("classes", TAILS, rows=(40,)),
+        *over("temperature", (0.0, 0.1, 0.7, 5.0, 100.0), rows=(40,), classes=500),
+        *over("top_k", (1, 2, 30, 499, 500, 501), rows=(40,), classes=500, temperature=2.0),
+        *over("top_p", (1e-6, 0.1, 0.9, 0.999), rows=(40,), classes=500),
+        *over("min_p", (0.01, 0.5, 1.0), rows=(40,), classes=500),
+        *over("offset", (1, 2**32 - 3, 2**64 - 1), rows=(9,), classes=33, seed=2**64 - 1),
+        dict(rows=(3, 5), classes=300, temperature=3.0, top_k=100, top_p=0.8, min_p=0.01),
+        *over("rows", ((), (0,)), classes=9),
+    ],
+    large=dict(rows=(200,), classes=1001, top_p=0.9),
+    bench=[
+        dict(rows=(1,), classes=50257, temperature=0.8, top_k=50, top_p=0.95),
+        dict(rows=(32,), classes=50257, temperature=0.8, top_p=0.95),
+    ],
+    flops=lambda c: c.logits.size * EXP,
+    invalid=dict(
+        temperature=(-1.0, math.nan), top_k=(0, -3), top_p=(0.0, 1.1, math.nan),
+        min_p=(-0.1, 1.1), seed=(-1,), offset=(2**64,),
+    ),
+)  # fmt: skip
+
+RELATIVE_POSITION_BUCKETS = Op(
+    name="relative_position_buckets",
+    draw=lambda rng, **options: options,
+    shapes={},
+    tests=[
+        dict(tokens_q=5, tokens_k=7, num_buckets=8, max_distance=20, bidirectional=True),
+        *over("bidirectional", (True, False), tokens_q=300, tokens_k=280),
+        *over("tokens_q", (0, 1, 2, 33), tokens_k=40, bidirectional=False),
+        *over("tokens_k", (0, 1, 2, 33), tokens_q=40),
+        *over("num_buckets", (4, 6, 64), tokens_q=70, tokens_k=90, max_distance=50),
+    ],
+    large=dict(tokens_q=400, tokens_k=500),
+    bench=[dict(tokens_q=512, tokens_k=512)],
+    flops=lambda c: 0.0,
+    invalid=dict(
+        tokens_q=(-1,), tokens_k=(-1,), num_buckets=(0, 2, 7), max_distance=(0, 2)
+    ),
+)  # fmt: skip
 
 
 # --- optimizers: one flat buffer, updated in place ----------------------------------------------
@@ -1352,9 +1507,9 @@ OPS: tuple[Op, ...] = (
     ROTARY, ROTARY_PACKED,
     LAYER_NORM, LAYER_NORM_RESIDUAL, RMS_NORM, RMS_NORM_RESIDUAL,
     RELU, SIGMOID, TANH, GELU, SILU, SWIGLU, GEGLU,
-    EMBEDDING,
+    EMBEDDING, EMBEDDING_SUM, POOL,
     CROSS_ENTROPY, LINEAR_CROSS_ENTROPY, LINEAR_CROSS_ENTROPY_WITH_GRADS, MSE, BCE,
-    DROPOUT,
+    DROPOUT, SAMPLE, RELATIVE_POSITION_BUCKETS,
     ADAM, SGD, RMSPROP, ADAM_ROWS, SGD_ROWS, GRAD_NORM,
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ import numpy as np
 from evergrad import ops
 
 #: Gradients of parameters are added to a buffer that is handed over; all others overwrite it.
-ACCUMULATED = frozenset({"dweight", "dbias"})
+ACCUMULATED = frozenset({"dweight", "dbias", "dposition_weight", "dsegment_weight"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .. import ops
+
 __all__ = ["generate"]
 
 
@@ -35,6 +37,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float = 0.0,
     seed: int = 0,
     stop: int | Collection[int] | None = None,
     on_token: Callable[[int], None] | None = None,
@@ -42,8 +45,8 @@ def generate(
     """Continue a text.
 
     Each token is drawn from softmax(logits / temperature), cut to the `top_k` likeliest tokens,
-    and of those to the fewest whose probabilities reach `top_p`. Where the text outgrows the
-    model's context, the model sees its last tokens.
+    and of those to the fewest whose probabilities reach `top_p` (`ops.sample`). Where the text
+    outgrows the model's context, the model sees its last tokens.
 
     Parameters
     ----------
@@ -59,8 +62,10 @@ def generate(
         Draw from so many of the likeliest tokens.
     top_p : float, optional
         In (0, 1]: draw from the fewest likeliest tokens that have this probability together.
+    min_p : float, default 0.0
+        In [0, 1]: tokens less likely than so many times the likeliest are never drawn.
     seed : int, default 0
-        The same seed gives the same text.
+        In [0, 2^64). The same seed gives the same text.
     stop : int or collection of int, optional
         Tokens that end the text. They are not part of it.
     on_token : callable, optional
@@ -103,9 +108,10 @@ def generate(
         raise ValueError(f"top_k must be >= 1, got {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
+    if not 0 <= min_p <= 1:
+        raise ValueError(f"min_p must lie in [0, 1], got {min_p}")
 
     stops = {stop} if isinstance(stop, (int, np.integer)) else set(stop or ())
-    rng = np.random.default_rng(seed)
     text = np.empty(len(prompt) + max(max_new_tokens, 0), np.int64)
     text[: len(prompt)] = prompt
     length, context = len(prompt), model.config.context
@@ -115,8 +121,14 @@ def generate(
     try:
         while length < len(text):
             window = text[max(length - context, 0) : length]
-            logits = model.logits(window, rows=np.array([len(window) - 1]))[0]
-            token = _choose(logits.astype(np.float64), temperature, top_k, top_p, rng)
+            logits = model.logits(window, rows=np.array([len(window) - 1]))
+            (token,) = ops.sample(
+                logits, temperature=temperature, top_k=top_k,
+                top_p=1.0 if top_p is None else top_p, min_p=min_p,
+                seed=seed, offset=length - len(prompt),
+            ).tolist()  # fmt: skip
+            if token < 0:
+                raise FloatingPointError("the logits hold NaN: the model's weights have diverged")
             if token in stops:
                 break
             text[length] = token
@@ -126,23 +138,3 @@ def generate(
     finally:
         model.train(was_training)
     return text[:length]
-
-
-def _choose(
-    logits: npt.NDArray[np.float64],
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    rng: np.random.Generator,
-) -> int:
-    """Draw one token from logits [vocab_size]."""
-    if np.isnan(logits).any():
-        raise FloatingPointError("the logits hold NaN: the model's weights have diverged")
-    if temperature == 0:
-        return int(logits.argmax())
-    order = np.argsort(-logits, kind="stable")[:top_k]  # likeliest first
-    mass = np.cumsum(np.exp((logits[order] - logits[order[0]]) / temperature))
-    if top_p is not None:
-        mass = mass[: np.searchsorted(mass, top_p * mass[-1]) + 1]
-    # Inverse of the cumulative distribution: the first token whose mass exceeds the draw.
-    return int(order[np.searchsorted(mass, rng.random() * mass[-1], side="right")])

@@ -241,8 +241,8 @@ class GPT2(nn.Module):
         """
         if cu_seqlens is None:
             cu_seqlens = np.array([0, len(input_ids)])
-        x, token_backward = self.wte(input_ids)
-        x, position_backward = self.wpe(self._positions(cu_seqlens), add_to=x)
+        positions = self._positions(cu_seqlens)
+        x, embedding_backward = nn.embedding_sum(self.wte, input_ids, self.wpe, positions)
         x, dropout_backward = self.dropout(x)
 
         # The way back ends at the lowest part that learns; what lies below keeps nothing.
@@ -259,9 +259,7 @@ class GPT2(nn.Module):
             dx = norm_backward(dx)
             for block_backward in reversed(backwards):
                 dx = block_backward(dx)
-            dx = dropout_backward(dx)
-            position_backward(dx)
-            token_backward(dx)
+            embedding_backward(dropout_backward(dx))
 
         return x, once(backward)
 

@@ -12,7 +12,7 @@ from ._buffer import Array
 from .activation import GELU, ReLU, Sigmoid, Tanh
 from .attention import CausalSelfAttention
 from .dropout import Dropout
-from .embedding import Embedding
+from .embedding import Embedding, embedding_sum
 from .flat import FlatParameters, flatten_
 from .head import Head
 from .linear import Linear, ResidualLinear
@@ -20,6 +20,7 @@ from .mlp import MLP
 from .module import Module
 from .norm import LayerNorm
 from .parameter import Parameter
+from .pooling import Pool
 from .random import RandomStream
 from .sequential import Sequential
 
@@ -36,12 +37,14 @@ __all__ = [
     "Linear",
     "Module",
     "Parameter",
+    "Pool",
     "RandomStream",
     "ReLU",
     "ResidualLinear",
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "embedding_sum",
     "flatten_",
     "once",
 ]

@@ -11,7 +11,7 @@ from .module import Module
 from .parameter import Parameter
 from .random import initial_weight
 
-__all__ = ["Embedding"]
+__all__ = ["Embedding", "embedding_sum"]
 
 
 class Embedding(Module):
@@ -78,3 +78,45 @@ class Embedding(Module):
                 ops.embedding_backward(dout, input, len(weight.data), dweight=weight.grad)
 
         return out, backward
+
+
+def embedding_sum(
+    token: Embedding, input: Array, position: Embedding, positions: Array
+) -> tuple[Array, once]:
+    """Rows of two tables added up, in one pass: the first layer of a transformer.
+
+    Parameters
+    ----------
+    token, position : Embedding
+    input, positions : ndarray of int
+        [...], each.
+
+    Returns
+    -------
+    out : ndarray
+        [..., dim].
+    backward : callable
+        dout -> None.
+
+    Examples
+    --------
+    >>> words, places = Embedding(3, 2), Embedding(2, 2)
+    >>> words.weight.data[...], places.weight.data[...] = [[0], [1], [2]], [[10], [20]]
+    >>> out, backward = embedding_sum(words, np.array([2, 1]), places, np.array([0, 1]))
+    >>> out
+    array([[12., 12.],
+           [21., 21.]], dtype=float32)
+    """
+    weight, places = token.weight, position.weight
+    out = ops.embedding_sum(input, weight.data, positions, places.data)
+
+    @once
+    def backward(dout: Array) -> None:
+        ops.embedding_sum_backward(
+            dout, input, positions,
+            num_embeddings=len(weight.data), num_positions=len(places.data),
+            dweight=weight.grad, dposition_weight=places.grad,
+            need_dweight=weight.requires_grad, need_dposition_weight=places.requires_grad,
+        )  # fmt: skip
+
+    return out, backward

@@ -22,7 +22,12 @@ from .activation import (
 )
 from .attention import attention, attention_backward
 from .dropout import dropout, dropout_backward
-from .embedding import embedding, embedding_backward
+from .embedding import (
+    embedding,
+    embedding_backward,
+    embedding_sum,
+    embedding_sum_backward,
+)
 from .gated import geglu, geglu_backward, swiglu, swiglu_backward
 from .gemm import PackedWeight, linear, linear_backward, matmul, matmul_backward, pack_weight
 from .linear_cross_entropy import (
@@ -48,7 +53,10 @@ from .optimizer import (
     sgd_step,
     sgd_step_rows,
 )
+from .pooling import pool, pool_backward
+from .position import relative_position_buckets
 from .rotary import rotary, rotary_backward, rotary_table
+from .sampling import sample
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
@@ -65,6 +73,8 @@ __all__ = [
     "dropout_backward",
     "embedding",
     "embedding_backward",
+    "embedding_sum",
+    "embedding_sum_backward",
     "empty",
     "geglu",
     "geglu_backward",
@@ -85,6 +95,9 @@ __all__ = [
     "mse_loss",
     "mse_loss_backward",
     "pack_weight",
+    "pool",
+    "pool_backward",
+    "relative_position_buckets",
     "relu",
     "relu_backward",
     "rms_norm",
@@ -93,6 +106,7 @@ __all__ = [
     "rotary",
     "rotary_backward",
     "rotary_table",
+    "sample",
     "sgd_step",
     "sgd_step_rows",
     "sigmoid",

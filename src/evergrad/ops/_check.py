@@ -15,6 +15,7 @@ from ..backends import active
 _F32 = np.dtype(np.float32)
 _F64 = np.dtype(np.float64)
 _I64 = np.dtype(np.int64)
+_U64 = np.dtype(np.uint64)
 _I32 = np.dtype(np.int32)
 
 
@@ -58,9 +59,14 @@ def same_dtype(first_name: str, first: np.ndarray, /, **others: np.ndarray | Non
             raise TypeError(f"{name}: expected {first.dtype} like {first_name}, got {describe(x)}")
 
 
+def _fits(x: Any, shape: tuple[int, ...], first: np.ndarray) -> bool:
+    """In one look: a writable C-contiguous array of this shape and of the dtype of ``first``."""
+    return type(x) is np.ndarray and x.dtype is first.dtype and x.shape == shape and x.flags.carray
+
+
 def optional(name: str, x: Any, shape: tuple[int, ...], first_name: str, first: np.ndarray) -> None:
     """``x`` is None, or an array of exactly this shape and of the dtype of ``first``."""
-    if x is None:
+    if x is None or _fits(x, shape, first):
         return
     floats(name, x)
     has_shape(name, x, shape)
@@ -69,7 +75,8 @@ def optional(name: str, x: Any, shape: tuple[int, ...], first_name: str, first: 
 
 def required(name: str, x: Any, shape: tuple[int, ...], first_name: str, first: np.ndarray) -> None:
     """Like ``optional``, but None is an error."""
-    floats(name, x)
+    if x is None:
+        floats(name, x)
     optional(name, x, shape, first_name, first)
 
 
@@ -100,7 +107,7 @@ def output(
     contiguous: bool = True,
 ) -> None:
     """``out`` is None, or a writable array of this shape to be written or accumulated into."""
-    if out is None:
+    if out is None or _fits(out, shape, like):
         return
     floats(name, out, contiguous)
     has_shape(name, out, shape)
@@ -116,7 +123,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 def no_overlap(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None) -> None:
     """``out`` shares no memory with the inputs."""
-    if out is None:
+    if out is None or active.apart(out, *inputs.values()):
         return
     for other, x in inputs.items():
         if x is not None and overlap(out, x):
@@ -127,11 +134,12 @@ def no_overlap(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None
 
 def in_place_or_apart(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None) -> None:
     """``out`` is the very memory of an input (element by element it is safe), or shares none."""
-    if out is None:
+    if out is None or active.apart(out, *inputs.values()):
         return
     for other, x in inputs.items():
         if (
             x is not None
+            and x is not out
             and overlap(out, x)
             and not (
                 x.ctypes.data == out.ctypes.data
@@ -149,7 +157,8 @@ def indices(name: str, x: Any, upper: int, ignore: int | None = None) -> np.ndar
     if x.dtype != _I64 and x.dtype != _I32:
         raise TypeError(f"{name}: expected int64 or int32, got {describe(x)}")
     x = np.asarray(x, _I64, order="C")
-    if x.size:
+    # As unsigned numbers the negative ones are huge: one reduction looks at both bounds.
+    if x.size and np.maximum.reduce(x.reshape(-1).view(_U64)) >= upper:
         low, high = int(x.min()), int(x.max())
         if ignore is not None and (low == ignore or high == ignore):
             counted = x[x != ignore]
@@ -163,6 +172,27 @@ def indices(name: str, x: Any, upper: int, ignore: int | None = None) -> np.ndar
     return x
 
 
+def offsets(
+    name: str, x: Any, tokens_name: str | None = None, tokens: int | None = None
+) -> np.ndarray:
+    """Check offsets of packed sequences, which rise from 0; returns them as int64."""
+    if not isinstance(x, np.ndarray) or x.dtype.kind not in "iu":
+        raise TypeError(f"{name}: expected an int64 array, got {describe(x)}")
+    has_rank(name, x, 1, 1)
+    x = np.asarray(x, _I64, order="C")
+    if (
+        not x.size
+        or x.item(0) != 0
+        or (tokens is not None and x.item(-1) != tokens)
+        or np.logical_or.reduce(x[1:] < x[:-1])
+    ):
+        end = "" if tokens is None else f" to the {tokens} tokens of {tokens_name}"
+        raise ValueError(
+            f"{name}: expected offsets that rise from 0{end}, got {np.array2string(x, threshold=6)}"
+        )
+    return x
+
+
 def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
@@ -170,6 +200,8 @@ def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
 
 def real(name: str, value: Any) -> float:
     """A real number; NaN and infinity too."""
+    if type(value) is float:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     return float(value)
@@ -194,6 +226,8 @@ def number(
 
 
 def integer(name: str, value: Any, low: int, high: int) -> int:
+    if type(value) is int and low <= value <= high:
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if not low <= value <= high:
@@ -205,4 +239,5 @@ def rows(x: np.ndarray | None) -> np.ndarray | None:
     """[..., n] seen as [rows, n]; no copy."""
     if x is None or x.ndim == 2:
         return x
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    shape = x.shape
+    return x.reshape(-1 if shape[-1] else math.prod(shape[:-1]), shape[-1])

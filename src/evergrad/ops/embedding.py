@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from ..backends import active
@@ -111,3 +114,177 @@ def embedding_backward(
     return active.embedding_backward(
         dout.reshape(indices.size, dim), indices.reshape(-1), num_embeddings, dweight
     )
+
+
+def _table(
+    names: tuple[str, str], indices: Any, weight: Any, first: np.ndarray | None
+) -> np.ndarray:
+    """The indices into a table, checked with it; the first table is what the others must fit."""
+    indices_name, weight_name = names
+    _check.floats(weight_name, weight)
+    _check.has_rank(weight_name, weight, 2, 2)
+    if first is not None:
+        _check.same_dtype("weight", first, **{weight_name: weight})
+        if weight.shape[1] != first.shape[1]:
+            raise ValueError(
+                f"{weight_name}: expected rows of {first.shape[1]} like weight, "
+                f"got shape {weight.shape}"
+            )
+    return _check.indices(indices_name, indices, weight.shape[0])
+
+
+_TABLES = ("input", "weight"), ("positions", "position_weight"), ("segments", "segment_weight")
+
+
+def embedding_sum(
+    input: np.ndarray,
+    weight: np.ndarray,
+    positions: np.ndarray,
+    position_weight: np.ndarray,
+    segments: np.ndarray | None = None,
+    segment_weight: np.ndarray | None = None,
+    *,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Token, position and segment embedding added up, in one pass over the output.
+
+    ``weight[input] + position_weight[positions] + segment_weight[segments]``: the first layer of
+    GPT-2 (Radford et al. 2019, without segments) and of BERT (Devlin et al. 2019).
+
+    Parameters
+    ----------
+    input : ndarray, int64 or int32, [...]
+    weight : ndarray, float32, [num_embeddings, dim]
+    positions : ndarray, int64 or int32, the shape of ``input``
+    position_weight : ndarray, float32, [num_positions, dim]
+    segments : ndarray, int64 or int32, the shape of ``input``, optional
+    segment_weight : ndarray, float32, [num_segments, dim], optional
+        Both or none.
+    out : ndarray, float32, [..., dim], optional
+        Written instead of a new array.
+
+    Returns
+    -------
+    ndarray
+        float32, [..., dim].
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong type or dtype, shape, strides, read-only ``out``.
+    IndexError
+        For an index that its table has no row for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> words, places = np.array([[1.0], [2.0]], np.float32), np.array([[10.0], [20.0]], np.float32)
+    >>> ops.embedding_sum(np.array([1, 1]), words, np.array([0, 1]), places).ravel()
+    array([12., 22.], dtype=float32)
+    """
+    tokens = _table(_TABLES[0], input, weight, None)
+    places = _table(_TABLES[1], positions, position_weight, weight)
+    _check.has_shape("positions", places, tokens.shape)
+    kinds = None
+    if segments is not None or segment_weight is not None:
+        kinds = _table(_TABLES[2], segments, segment_weight, weight)
+        _check.has_shape("segments", kinds, tokens.shape)
+    shape = (*tokens.shape, weight.shape[1])
+    if out is not None:
+        _check.output("out", out, shape, "weight", weight)
+        _check.no_overlap(
+            "out", out, input=input, weight=weight, positions=positions,
+            position_weight=position_weight, segments=segments, segment_weight=segment_weight,
+        )  # fmt: skip
+    result = active.embedding_sum(
+        tokens.reshape(-1), weight, places.reshape(-1), position_weight,
+        None if kinds is None else kinds.reshape(-1), segment_weight,
+        None if out is None else out.reshape(tokens.size, shape[-1]),
+    )  # fmt: skip
+    return result.reshape(shape) if out is None else out
+
+
+def embedding_sum_backward(
+    dout: np.ndarray,
+    input: np.ndarray,
+    positions: np.ndarray,
+    segments: np.ndarray | None = None,
+    *,
+    num_embeddings: int,
+    num_positions: int,
+    num_segments: int = 0,
+    dweight: np.ndarray | None = None,
+    dposition_weight: np.ndarray | None = None,
+    dsegment_weight: np.ndarray | None = None,
+    need_dweight: bool = True,
+    need_dposition_weight: bool = True,
+    need_dsegment_weight: bool = True,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Gradients of ``embedding_sum``: dout goes to a row of each table, in the order of the tokens.
+
+    Parameters
+    ----------
+    dout : ndarray, float32, [..., dim]
+    input, positions, segments
+        As in the forward call.
+    num_embeddings, num_positions, num_segments : int
+        Rows of the tables.
+    dweight, dposition_weight, dsegment_weight : ndarray, optional
+        Accumulated into; without them new arrays come back.
+    need_dweight, need_dposition_weight, need_dsegment_weight : bool
+        What is not needed is not computed and comes back as None.
+
+    Returns
+    -------
+    dweight, dposition_weight, dsegment_weight : ndarray or None
+        The last is None without segments.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError
+        As ``embedding_sum``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from evergrad import ops
+    >>> dout, input, positions = np.ones((2, 1), np.float32), np.array([1, 1]), np.array([0, 1])
+    >>> dweight, dplaces, _ = ops.embedding_sum_backward(
+    ...     dout, input, positions, num_embeddings=2, num_positions=2
+    ... )
+    >>> dweight.ravel().tolist(), dplaces.ravel().tolist()
+    ([0.0, 2.0], [1.0, 1.0])
+    """
+    _check.floats("dout", dout)
+    _check.has_rank("dout", dout, 1)
+    dim = dout.shape[-1]
+    given = {"input": input, "positions": positions, "segments": segments}
+    tables = (
+        ("num_embeddings", num_embeddings, "dweight", dweight, need_dweight),
+        ("num_positions", num_positions, "dposition_weight", dposition_weight,
+         need_dposition_weight),
+        ("num_segments", num_segments, "dsegment_weight", dsegment_weight, need_dsegment_weight),
+    )  # fmt: skip
+    rows: list[np.ndarray | None] = []
+    for (name, indices), (count_name, count, *_) in zip(given.items(), tables, strict=True):
+        _check.integer(count_name, count, 0, 2**31 - 1)
+        if indices is None and name == "segments":
+            rows.append(None)
+            continue
+        checked = _check.indices(name, indices, count)
+        _check.has_shape(name, checked, dout.shape[:-1])
+        rows.append(checked)
+    for _, count, name, total, _ in tables:
+        if total is not None:
+            _check.output(name, total, (count, dim), "dout", dout)
+            _check.no_overlap(name, total, dout=dout, **given)
+            given[name] = total
+    flat = dout.reshape(math.prod(dout.shape[:-1]), dim)
+    dwords, dplaces, dkinds = (
+        active.embedding_backward(flat, each.reshape(-1), count, total)
+        if each is not None and needed
+        else None
+        for each, (_, count, _, total, needed) in zip(rows, tables, strict=True)
+    )
+    return dwords, dplaces, dkinds

@@ -20,7 +20,7 @@ def _reduced(losses: np.ndarray, reduction: str, count: int) -> float | np.ndarr
     if reduction == "none":
         return losses
     # Summed in float64: a mean over a million tokens keeps its last digits.
-    total = float(losses.sum(dtype=np.float64))
+    total = float(np.add.reduce(losses, axis=None, dtype=np.float64))
     return total if reduction == "sum" else _mean(total, count)
 
 
@@ -36,25 +36,30 @@ def reduce(
     return _reduced(losses, reduction, count)
 
 
-def _cotangent(dout: Any, reduction: str, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
-    """``dout`` as an array: one number for a reduced loss, the losses' shape for "none"."""
+def _cotangent(
+    dout: Any, reduction: str, shape: tuple[int, ...], like: np.ndarray, count: int
+) -> np.ndarray:
+    """``dout`` as an array: one number for a reduced loss, the losses' shape for "none".
+
+    The mean over ``count`` losses hands each its part.
+    """
     if reduction == "none":
         _check.required("dout", dout, shape, "input", like)
         return dout
     if isinstance(dout, np.ndarray) and dout.size == 1:
         dout = dout.item()
-    return np.array([_check.real("dout", dout)], like.dtype)
+    each = _check.real("dout", dout)
+    return np.array([each / max(count, 1) if reduction == "mean" else each], like.dtype)
 
 
 def per_row(
     dout: Any, reduction: str, target: np.ndarray, ignore_index: int, like: np.ndarray
 ) -> np.ndarray:
     """The cotangent of a reduced loss as one for each row's loss."""
-    cotangent = _cotangent(dout, reduction, target.shape, like)
+    count = _counted(target, ignore_index) if reduction == "mean" else 0
+    cotangent = _cotangent(dout, reduction, target.shape, like, count)
     if reduction == "none":
         return cotangent
-    if reduction == "mean":
-        cotangent /= max(_counted(target, ignore_index), 1)
     return np.full(target.shape, cotangent[0], like.dtype)
 
 
@@ -206,8 +211,7 @@ def _pair_dx(
 
 
 def _pair_cotangent(dout: Any, reduction: str, input: np.ndarray) -> np.ndarray:
-    g = _cotangent(dout, reduction, input.shape, input)
-    return g / max(input.size, 1) if reduction == "mean" else g
+    return _cotangent(dout, reduction, input.shape, input, input.size)
 
 
 def mse_loss(

@@ -12,6 +12,8 @@ from . import _check
 
 def _axis_last(x: np.ndarray, dim: int) -> tuple[np.ndarray, bool]:
     """``x`` with axis ``dim`` last and contiguous, and whether it was moved (copied)."""
+    if type(dim) is int and dim == -1 and x.ndim:
+        return x, False
     _check.has_rank("x", x, 1)
     dim = _check.integer("dim", dim, -x.ndim, x.ndim - 1) % x.ndim
     if dim == x.ndim - 1:
@@ -37,11 +39,8 @@ def _along(
         _check.in_place_or_apart("out", out, x=x)
     if x.size == 0:
         return np.empty(x.shape, x.dtype) if out is None else out
-    target = None if is_moved else _check.rows(out)
-    result = op(_check.rows(moved), target)
-    if is_moved:
-        return _axis_back(result.reshape(moved.shape), dim, out)
-    return result.reshape(x.shape) if out is None else out
+    result = op(moved, None if is_moved else out)
+    return _axis_back(result, dim, out) if is_moved else result
 
 
 def _along_backward(
@@ -60,11 +59,8 @@ def _along_backward(
     if out.size == 0:
         return np.empty(out.shape, out.dtype) if dx is None else dx
     moved_dout, _ = _axis_last(dout, dim)
-    target = None if is_moved else _check.rows(dx)
-    result = op(_check.rows(moved_dout), _check.rows(moved), target)
-    if is_moved:
-        return _axis_back(result.reshape(moved.shape), dim, dx)
-    return result.reshape(out.shape) if dx is None else dx
+    result = op(moved_dout, moved, None if is_moved else dx)
+    return _axis_back(result, dim, dx) if is_moved else result
 
 
 def softmax(x: np.ndarray, dim: int = -1, *, out: np.ndarray | None = None) -> np.ndarray:

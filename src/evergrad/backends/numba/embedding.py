@@ -8,7 +8,7 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from ._kernel import COLUMNS, ROWS, bounds, kernel, pieces
+from ._kernel import COLUMNS, ROWS, bounds, kernel, pieces, present
 
 Array = NDArray[Any]
 
@@ -34,6 +34,49 @@ def embedding(indices: Array, weight: Array, accumulate: bool, out: Array | None
     if out is None:
         out = np.empty((indices.size, weight.shape[1]), np.float32)
     _embedding_kernel(out, indices, weight, accumulate)
+    return out
+
+
+@kernel
+def _embedding_sum_kernel(
+    out: Array,
+    input: Array,
+    weight: Array,
+    positions: Array,
+    position_weight: Array,
+    segments: Array,
+    segment_weight: Array,
+) -> None:
+    rows, n = out.shape
+    for b in prange(pieces(rows, ROWS)):
+        lo, hi = bounds(b, rows, ROWS)
+        for r in range(lo, hi):
+            y, token, position = out[r], weight[input[r]], position_weight[positions[r]]
+            for j in range(n):
+                y[j] = token[j] + position[j]
+            if segments.size > 0:
+                segment = segment_weight[segments[r]]
+                for j in range(n):
+                    y[j] += segment[j]
+
+
+def embedding_sum(
+    input: Array,
+    weight: Array,
+    positions: Array,
+    position_weight: Array,
+    segments: Array | None,
+    segment_weight: Array | None,
+    out: Array | None,
+) -> Array:
+    """out[i] = weight[input[i]] + position_weight[positions[i]] + segment_weight[segments[i]]."""
+    if out is None:
+        out = np.empty((input.size, weight.shape[1]), np.float32)
+    if segments is None:
+        segments = np.empty(0, np.int64)
+    _embedding_sum_kernel(
+        out, input, weight, positions, position_weight, segments, present(segment_weight, 2)
+    )
     return out
 
 

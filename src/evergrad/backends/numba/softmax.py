@@ -46,10 +46,14 @@ def _softmax_kernel(x: Array, out: Array) -> None:
 
 
 def softmax(x: Array, out: Array | None) -> Array:
-    """y_j = exp(x_j - max x) / sum_k exp(x_k - max x);  x, y [rows, n]. All -inf -> zeros."""
+    """y_j = exp(x_j - max x) / sum_k exp(x_k - max x);  x, y [..., n], not empty.
+
+    A row that is all -inf gives zeros.
+    """
     if out is None:
         out = np.empty_like(x)
-    _softmax_kernel(x, out)
+    n = x.shape[-1]
+    _softmax_kernel(x.reshape(-1, n), out.reshape(-1, n))
     return out
 
 
@@ -70,10 +74,11 @@ def _softmax_backward_kernel(dout: Array, out: Array, dx: Array) -> None:
 
 
 def softmax_backward(dout: Array, out: Array, dx: Array | None) -> Array:
-    """dx = y * (dout - sum(dout * y)), out = y = softmax(x);  all [rows, n]."""
+    """dx = y * (dout - sum(dout * y)), out = y = softmax(x);  all [..., n], not empty."""
     if dx is None:
         dx = np.empty_like(dout)
-    _softmax_backward_kernel(dout, out, dx)
+    n = out.shape[-1]
+    _softmax_backward_kernel(dout.reshape(-1, n), out.reshape(-1, n), dx.reshape(-1, n))
     return dx
 
 
@@ -97,10 +102,11 @@ def _log_softmax_kernel(x: Array, out: Array) -> None:
 
 
 def log_softmax(x: Array, out: Array | None) -> Array:
-    """y_j = x_j - max x - log sum_k exp(x_k - max x);  x, y [rows, n]. All -inf stays -inf."""
+    """y_j = x_j - max x - log sum_k exp(x_k - max x);  x, y [..., n]. All -inf stays -inf."""
     if out is None:
         out = np.empty_like(x)
-    _log_softmax_kernel(x, out)
+    n = x.shape[-1]
+    _log_softmax_kernel(x.reshape(-1, n), out.reshape(-1, n))
     return out
 
 
@@ -121,8 +127,9 @@ def _log_softmax_backward_kernel(dout: Array, out: Array, dx: Array) -> None:
 
 
 def log_softmax_backward(dout: Array, out: Array, dx: Array | None) -> Array:
-    """dx = dout - exp(y) * sum(dout), out = y = log_softmax(x);  all [rows, n]."""
+    """dx = dout - exp(y) * sum(dout), out = y = log_softmax(x);  all [..., n]."""
     if dx is None:
         dx = np.empty_like(dout)
-    _log_softmax_backward_kernel(dout, out, dx)
+    n = out.shape[-1]
+    _log_softmax_backward_kernel(dout.reshape(-1, n), out.reshape(-1, n), dx.reshape(-1, n))
     return dx

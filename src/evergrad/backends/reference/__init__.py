@@ -16,7 +16,7 @@ from .activation import (
 )
 from .attention import attention, attention_backward
 from .dropout import dropout, dropout_backward
-from .embedding import embedding, embedding_backward
+from .embedding import embedding, embedding_backward, embedding_sum
 from .gated import gated, gated_backward
 from .gemm import linear, linear_backward, linear_packed, matmul, pack_weight
 from .linear_cross_entropy import (
@@ -43,7 +43,10 @@ from .optimizer import (
     sgd_step,
     sgd_step_rows,
 )
+from .pooling import pool, pool_backward
+from .position import relative_position_buckets
 from .rotary import rotary
+from .sampling import sample
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
@@ -60,6 +63,7 @@ __all__ = [
     "dropout_backward",
     "embedding",
     "embedding_backward",
+    "embedding_sum",
     "gated",
     "gated_backward",
     "gelu",
@@ -80,12 +84,16 @@ __all__ = [
     "mse_loss_backward",
     "mse_loss_sum",
     "pack_weight",
+    "pool",
+    "pool_backward",
+    "relative_position_buckets",
     "relu",
     "relu_backward",
     "rms_norm",
     "rms_norm_backward",
     "rmsprop_step",
     "rotary",
+    "sample",
     "sgd_step",
     "sgd_step_rows",
     "sigmoid",

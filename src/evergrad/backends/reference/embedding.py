@@ -16,6 +16,23 @@ def embedding(indices: Array, weight: Array, accumulate: bool, out: Array | None
     return emit(rows, out)
 
 
+@ieee
+def embedding_sum(
+    input: Array,
+    weight: Array,
+    positions: Array,
+    position_weight: Array,
+    segments: Array | None,
+    segment_weight: Array | None,
+    out: Array | None,
+) -> Array:
+    """out[i] = weight[input[i]] + position_weight[positions[i]] + segment_weight[segments[i]]."""
+    rows = weight[input] + position_weight[positions]
+    if segments is not None and segment_weight is not None:
+        rows += segment_weight[segments]
+    return emit(rows, out)
+
+
 # out_i = W_{t_i}  =>  dW_v = sum over i with t_i = v of dout_i, in the order of i.
 @ieee
 def embedding_backward(
