@@ -118,7 +118,7 @@ def wrong_dtypes(x: np.ndarray) -> Wrong:
         else ["f2", "i4", "i8", "c8", "?", "O", ">f4"]
     )
     for kind in kinds:
-        yield f"dtype-{kind}", x.astype(kind), TypeError
+        yield f"dtype-{kind}", np.ones(x.shape, kind), TypeError
 
 
 def wrong_ranks(call: Call, name: str, x: np.ndarray) -> Wrong:

@@ -533,6 +533,27 @@ CHANGED_ATTENTION = Op(
     torch=torch_changed_attention,
 )  # fmt: skip
 
+MASKED_ATTENTION = Op(
+    name="attention",
+    variant="mask",
+    draw=draw_changed_attention,
+    shapes={**ATTENTION_SHAPES, "attn_mask": "batch heads tq tk"},
+    strided=ATTENTION_STRIDED,
+    tests=[
+        dict(batch=3, tokens=(3, 5), heads=(4, 2), head_dim=6, attn_mask=(3, 4, 3), additive=True),
+        dict(batch=2, tokens=(35, 50), heads=(4, 2), head_dim=16, attn_mask=(2, 4, 35)),
+    ],
+    large=dict(batch=2, tokens=(90, 130), heads=(4, 2), head_dim=24, attn_mask=(2, 4, 90),
+               additive=True),
+    bench=[],
+    flops=attention_flops,
+    backward_flops=2.5,
+    returns=("out", "lse"),
+    keep=dict(return_lse=True),
+    grads=ATTENTION_GRADS,
+    unit=1.0,
+)  # fmt: skip
+
 BIAS_ATTENTION = Op(
     name="attention",
     variant="bias",
@@ -1503,7 +1524,8 @@ GRAD_NORM = Op(
 OPS: tuple[Op, ...] = (
     MATMUL, LINEAR,
     SOFTMAX, LOG_SOFTMAX,
-    ATTENTION, CHANGED_ATTENTION, BIAS_ATTENTION, PACKED_ATTENTION, PACKED_BIAS_ATTENTION,
+    ATTENTION, CHANGED_ATTENTION, MASKED_ATTENTION,
+    BIAS_ATTENTION, PACKED_ATTENTION, PACKED_BIAS_ATTENTION,
     ROTARY, ROTARY_PACKED,
     LAYER_NORM, LAYER_NORM_RESIDUAL, RMS_NORM, RMS_NORM_RESIDUAL,
     RELU, SIGMOID, TANH, GELU, SILU, SWIGLU, GEGLU,

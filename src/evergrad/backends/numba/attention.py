@@ -486,12 +486,12 @@ def _rules(
     )
 
 
-def _window(spans: Array, window: tuple[int, int]) -> tuple[int, int]:
+def _window(spans: Array, window_size: tuple[int, int]) -> tuple[int, int]:
     """How far queries see to the left and to the right; an unlimited side reaches everything."""
     if not len(spans):
-        return window
+        return window_size
     unlimited = int((spans[:, 2] - spans[:, 1] + spans[:, 4] - spans[:, 3]).max())
-    left, right = (unlimited if side < 0 else min(side, unlimited) for side in window)
+    left, right = (unlimited if side < 0 else min(side, unlimited) for side in window_size)
     return left, right
 
 
@@ -503,7 +503,7 @@ def attention(
     bias: Array | None,
     dropout_p: float,
     scale: float,
-    window: tuple[int, int],
+    window_size: tuple[int, int],
     softcap: float,
     alibi_slopes: Array | None,
     cu_seqlens_q: Array | None,
@@ -521,7 +521,8 @@ def attention(
     if queries.max(initial=0) <= _FEW:
         # Generation: the lanes would be empty, and BLAS reads the keys once.
         return reference_attention(
-            query, key, value, attn_mask, bias, dropout_p, scale, window, softcap, alibi_slopes,
+            query, key, value, attn_mask, bias, dropout_p, scale, window_size, softcap,
+            alibi_slopes,
             cu_seqlens_q, cu_seqlens_k, seed, offset, out,
         )  # fmt: skip
     if out is None:
@@ -529,7 +530,7 @@ def attention(
     lse = np.empty((*query.shape[:-3], query.shape[-2], query.shape[-3]), np.float32)
     rules = _rules(query, key, attn_mask, bias, dropout_p, softcap, alibi_slopes, seed, offset)
     q, k, v, o, log_sums = _batched(query, key, value, out, lse)
-    left, right = _window(spans, window)
+    left, right = _window(spans, window_size)
     blocks = _blocks(queries)
     _forward_kernel(q, k, v, rules, left, right, np.float32(scale), spans, blocks, o, log_sums)
     return out, lse
@@ -546,7 +547,7 @@ def attention_backward(
     bias: Array | None,
     dropout_p: float,
     scale: float,
-    window: tuple[int, int],
+    window_size: tuple[int, int],
     softcap: float,
     alibi_slopes: Array | None,
     cu_seqlens_q: Array | None,
@@ -572,7 +573,7 @@ def attention_backward(
     q, k, v, do, o, log_sums = _batched(query, key, value, dout, out, lse)
     dq, dk, dv = _batched(dquery, dkey, dvalue)
     delta = np.empty(log_sums.shape, np.float32)
-    left, right = _window(spans, window)
+    left, right = _window(spans, window_size)
     factor = np.float32(scale)
     blocks = _blocks(spans[:, 2] - spans[:, 1])
     for part, first, last in _apart(blocks, query.shape[-2], dbias):

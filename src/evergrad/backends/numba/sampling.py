@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ._kernel import inline, kernel
 from ._math import ONE, ZERO, exp
-from .dropout import _mix64
+from .dropout import mix64
 
 Array = NDArray[Any]
 
@@ -111,7 +111,7 @@ def _sample_kernel(
             last, within, mass, _ = _reach(
                 row, weight, peak, scale, counts, masses, last, within, top_p * mass, False
             )
-        bits = _mix64(seed ^ _mix64(offset + _u64(r)))
+        bits = mix64(seed ^ mix64(offset + _u64(r)))
         u = np.float64(bits >> _u64(11)) * 2.0**-53
         _, _, _, token = _reach(
             row, weight, peak, scale, counts, masses, last, within, u * mass, True

@@ -67,7 +67,7 @@ def _scores(
     bias: Array | None,
     dropout_p: float,
     scale: float,
-    window: tuple[int, int],
+    window_size: tuple[int, int],
     softcap: float,
     alibi_slopes: Array | None,
     packed: bool,
@@ -94,7 +94,7 @@ def _scores(
     if alibi_slopes is not None:
         slopes = alibi_slopes if alibi_slopes.ndim == 1 else alibi_slopes[sequence]
         values = values - slopes.reshape(*heads, 1, 1) * abs(place - j).astype(q.dtype)
-    left, right = window
+    left, right = window_size
     hidden = np.zeros((tokens_q, tokens_k), bool)
     if left >= 0:
         hidden |= j < place - left
@@ -138,7 +138,7 @@ def attention(
     bias: Array | None,
     dropout_p: float,
     scale: float,
-    window: tuple[int, int],
+    window_size: tuple[int, int],
     softcap: float,
     alibi_slopes: Array | None,
     cu_seqlens_q: Array | None,
@@ -160,7 +160,8 @@ def attention(
     for s, (at_q, at_k, at_lse) in enumerate(_sequences(query, cu_seqlens_q, cu_seqlens_k)):
         q, k, v = (_split(x, kv_heads) for x in (query[at_q], key[at_k], value[at_k]))
         scores = _scores(
-            q, k, s, _first(at_q), _first(at_k), counts, attn_mask, bias, dropout_p, scale, window,
+            q, k, s, _first(at_q), _first(at_k), counts, attn_mask, bias, dropout_p, scale,
+            window_size,
             softcap, alibi_slopes, cu_seqlens_q is not None, seed, offset,
         )  # fmt: skip
         exps, total, peak = exponentials(scores.values)
@@ -189,7 +190,7 @@ def attention_backward(
     bias: Array | None,
     dropout_p: float,
     scale: float,
-    window: tuple[int, int],
+    window_size: tuple[int, int],
     softcap: float,
     alibi_slopes: Array | None,
     cu_seqlens_q: Array | None,
@@ -218,7 +219,8 @@ def attention_backward(
         log_total = lse[at_lse].reshape(*q.shape[:-1], 1)
         log_total = np.where(log_total == -np.inf, 0, log_total)  # rows without keys: P = 0
         scores = _scores(
-            q, k, s, _first(at_q), _first(at_k), counts, attn_mask, bias, dropout_p, scale, window,
+            q, k, s, _first(at_q), _first(at_k), counts, attn_mask, bias, dropout_p, scale,
+            window_size,
             softcap, alibi_slopes, cu_seqlens_q is not None, seed, offset,
         )  # fmt: skip
         p = np.exp(scores.values - log_total)
