@@ -95,6 +95,8 @@ def mistakes(call: Call) -> Iterator[Mistake]:
             *wrong_values(call, name, x),
             *unwritable(call, name, x),
         ]:
+            if (name, kind) == ("attn_mask", "dtype-?"):
+                continue  # a mask may be boolean
             yield Mistake(call, name, kind, value, raises)
     for name, values in call.op.invalid.items():
         if name in call.args:
