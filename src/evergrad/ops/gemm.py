@@ -229,8 +229,7 @@ def linear(
     _check.choice("activation", activation, ACTIVATIONS)
     _check.floats("x", x)
     _check.has_rank("x", x, 1)
-    packed = isinstance(weight, PackedWeight)
-    if packed:
+    if isinstance(weight, PackedWeight):
         if weight.layout != _layout():
             raise ValueError(
                 f"weight: expected one packed for {_layout()}, got {weight.layout}; pack it again"
@@ -253,7 +252,7 @@ def linear(
         _check.no_overlap("out", out, x=x, weight=data, bias=bias)
         _check.in_place_or_apart("out", out, residual=residual)
     rest = (bias, activation, _check.rows(residual), return_pre, _check.rows(out))
-    if packed:
+    if isinstance(weight, PackedWeight):
         result, pre = active.linear_packed(_check.rows(x), data, weight.shape[0], *rest)
     else:
         result, pre = active.linear(_check.rows(x), data, *rest)
