@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from evergrad.bench.classifier import TextClassifier
 from evergrad.bench.pieces import FeedForward, LinearCrossEntropy, PackedAttention
 from evergrad.bench.training import Training
 
@@ -39,5 +40,6 @@ STEPS: dict[str, Step] = {
         FeedForward("feed-forward", rows=1024, dim=768, hidden=3072),
         PackedAttention("packed", sequences=16, longest=256, heads=6, head_dim=64),
         LAST_LAYER,
+        TextClassifier("classifier", vocab=10_000, dim=16, hidden=24, batch_size=32, tokens=50),
     )
 }
