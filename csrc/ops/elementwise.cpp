@@ -10,7 +10,7 @@
 using namespace evergrad;
 
 int evergrad_zero(int64_t n, float* x) noexcept {
-  parallel_elements(n, [&](i64 begin, i64 end) {
+  parallel_moves(n, [&](i64 begin, i64 end) {
     std::memset(x + begin, 0, static_cast<std::size_t>(end - begin) * sizeof(float));
   });
   return EVERGRAD_OK;

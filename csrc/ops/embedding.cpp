@@ -9,11 +9,15 @@ namespace {
 void gather(i64 n, i64 dim, int tables, const i64* const* indices, const float* const* weights,
             bool accumulate, float* out) {
   const KernelTable& t = kernels();
-  parallel_rows(n, dim, [&](i64 begin, i64 end) {
+  const auto rows = [&](i64 begin, i64 end) {
     const i64* from[EVERGRAD_MOST_TABLES];
     for (int i = 0; i < tables; ++i) from[i] = indices[i] + begin;
     t.gather_rows(end - begin, dim, tables, from, weights, accumulate, out + begin * dim);
-  });
+  };
+  if (n * dim < moves_alone)
+    rows(0, n);
+  else
+    parallel_rows(n, dim, rows);
 }
 
 }  // namespace
@@ -39,7 +43,7 @@ int evergrad_embedding_backward(int64_t n, int64_t dim, const float* dout, const
   auto scatter = [&](i64 begin, i64 end) {
     t.scatter_rows(n, end - begin, dout + begin, indices, dim, dweight + begin);
   };
-  if (n * dim < elements_per_task)
+  if (n * dim < moves_alone)
     scatter(0, dim);
   else
     parallel_ranges(dim, columns, scatter);

@@ -71,6 +71,17 @@ void parallel_elements(i64 n, F&& f) noexcept {
   parallel_ranges(n, elements_in_task(n), f);
 }
 
+// The same where an element is a few loads and stores: up to some L2 of them, fetching lines that
+// another core holds takes longer than going on alone.
+constexpr i64 moves_alone = 1 << 18;
+template <class F>
+void parallel_moves(i64 n, F&& f) noexcept {
+  if (n >= moves_alone)
+    parallel_elements(n, f);
+  else if (n > 0)
+    f(i64{0}, n);
+}
+
 // Rows of n elements, whole rows per task.
 template <class F>
 void parallel_rows(i64 rows, i64 n, F&& f) noexcept {
