@@ -274,9 +274,8 @@ def draw_changed_attention(
         args["attn_mask"] = floats if additive else mask
     if alibi:
         args["alibi_slopes"] = positive(rng, heads[0])
-    if dropout_p:  # the counters cross a multiple of 2^32
-        args |= dict(dropout_p=dropout_p, seed=2**63 + 11, offset=2**32 - 40)
-    return args
+    # The counters cross a multiple of 2^32.
+    return args | dict(dropout_p=dropout_p, seed=2**63 + 11, offset=2**32 - 40)
 
 
 def draw_packed_attention(
@@ -498,6 +497,8 @@ CHANGED_ATTENTION = Op(
     shapes={**ATTENTION_SHAPES, "alibi_slopes": "heads"},
     strided=ATTENTION_STRIDED,
     tests=[
+        dict(batch=3, tokens=(3, 5), heads=(4, 2), head_dim=6, alibi=True, softcap=0.0,
+             window_size=(-1, -1), dropout_p=0.0),
         dict(batch=3, tokens=(3, 5), heads=(4, 2), head_dim=6, alibi=True, softcap=2.0,
              window_size=(-1, -1), dropout_p=0.25),
         *over("attn_mask", ((1, 1, 1), (2, 1, 1), (1, 6, 33), (2, 6, 33)),

@@ -124,6 +124,11 @@ def _scores(
     return _Scores(values, derivative, keep)
 
 
+def _drop(x: Array, kept: Array | float) -> Array:
+    """What is dropped is 0, like in ``dropout``, even where x is NaN."""
+    return np.where(kept == 0, 0, kept * x).astype(x.dtype, copy=False)
+
+
 def _first(rows: Any) -> int:
     """Where a sequence begins within its batch entry."""
     return rows.start if isinstance(rows, slice) else 0
@@ -167,7 +172,7 @@ def attention(
         exps, total, peak = exponentials(scores.values)
         lse[at_lse] = (peak + np.log(total)).reshape(query.shape[-2], -1)
         total[total == 0] = 1
-        out[at_q] = _merge(scores.kept * (exps / total) @ v)
+        out[at_q] = _merge(_drop(exps / total, scores.kept) @ v)
     return out, lse
 
 
@@ -225,7 +230,7 @@ def attention_backward(
         )  # fmt: skip
         p = np.exp(scores.values - log_total)
         delta = (do * o).sum(axis=-1, keepdims=True)
-        ds = p * (scores.kept * (do @ v.swapaxes(-1, -2)) - delta)
+        ds = p * (_drop(do @ v.swapaxes(-1, -2), scores.kept) - delta)
         if dbias is not None:
             _add_broadcast(
                 ds.reshape(query.shape[-2], *ds.shape[2:]), dbias[s if len(dbias) > 1 else 0]
@@ -233,8 +238,8 @@ def attention_backward(
         ds = ds * scores.derivative
         dquery[at_q] = _merge(scale * (ds @ k))
         dkey[at_k] = _merge((scale * (ds.swapaxes(-1, -2) @ q)).sum(axis=1, keepdims=True))
-        kept_p = scores.kept * p
-        dvalue[at_k] = _merge((kept_p.swapaxes(-1, -2) @ do).sum(axis=1, keepdims=True))
+        dropped_p = _drop(p, scores.kept)
+        dvalue[at_k] = _merge((dropped_p.swapaxes(-1, -2) @ do).sum(axis=1, keepdims=True))
     return dquery, dkey, dvalue, dbias
 
 
