@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 OUT ?= demo-run
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp')
 
-.PHONY: help demo test lint stubs bench results sanitize clean
+.PHONY: help demo test lint stubs bench results accuracy sanitize clean
 
 help:
 	@echo "make demo       build, train a small GPT, adapt it, show what was gained and forgotten"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint       ruff, mypy, import contracts, the generated stub"
 	@echo "make bench      every op against its limits, NumPy, Numba and PyTorch"
 	@echo "make results    benchmarks/RESULTS.md: the same and whole training steps, 15 minutes alone"
+	@echo "make accuracy   docs/accuracy.md: the errors of the vector functions on every ISA"
 	@echo "make sanitize   the native tests under address and undefined-behaviour sanitizers"
 	@echo "make clean      remove environments and builds"
 
@@ -56,6 +57,9 @@ bench: $(VENV)/.test
 # Alone on the machine: whatever else runs takes cores from whoever has the turn.
 results: $(VENV)/.test
 	$(BIN)/evergrad bench all --report benchmarks
+
+accuracy:
+	$(PYTHON) tests/accuracy.py
 
 # The drivers alone, then the whole native module under Python with the sanitizers' runtimes loaded first.
 sanitize: $(VENV)/.test

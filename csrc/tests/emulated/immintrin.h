@@ -7,8 +7,9 @@
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 #include <simde/x86/fma.h>
+#include <string.h>
 
-// What vec_avx512.h uses and SIMDe 0.7.4 lacks, lane by lane.
+// What vec_avx512.h uses and SIMDe 0.7.4 lacks or gets wrong, lane by lane.
 namespace emulated {
 
 template <class Lane>
@@ -41,6 +42,35 @@ inline __m256 extractf32x8_ps(simde__m512 a, int half) {
   return simde__m512_to_private(a).m256[half];
 }
 
+inline void stream_ps(float* p, simde__m512 a) {
+  const simde__m512_private from = simde__m512_to_private(a);
+  memcpy(p, &from, 64);
+}
+
+// SIMDe multiplies by 2^n, which is infinite for 128 where the product is not.
+inline simde__m512 scalef_ps(simde__m512 a, simde__m512 n) {
+  const simde__m512_private x = simde__m512_to_private(a), e = simde__m512_to_private(n);
+  return lanes_ps([&](int i) {
+    if (__builtin_isnan(e.f32[i])) return e.f32[i];
+    return __builtin_ldexpf(x.f32[i], static_cast<int>(__builtin_floorf(e.f32[i])));
+  });
+}
+
+// The same choice of four within each four lanes.
+inline simde__m512 permute_ps(simde__m512 a, unsigned choice) {
+  const simde__m512_private from = simde__m512_to_private(a);
+  return lanes_ps([&](int i) { return from.f32[(i & ~3) + ((choice >> 2 * (i & 3)) & 3)]; });
+}
+
+// The lower half from the quarters of a, the upper half from those of b.
+inline simde__m512 shuffle_f32x4(simde__m512 a, simde__m512 b, unsigned choice) {
+  const simde__m512_private x = simde__m512_to_private(a), y = simde__m512_to_private(b);
+  return lanes_ps([&](int i) {
+    const int from = 4 * ((choice >> 2 * (i / 4)) & 3) + i % 4;
+    return i < 8 ? x.f32[from] : y.f32[from];
+  });
+}
+
 inline simde__m512i srai_epi32(simde__m512i a, unsigned n) {
   const simde__m512i_private from = simde__m512i_to_private(a);
   return lanes_epi32([&](int i) { return from.i32[i] >> n; });
@@ -71,6 +101,14 @@ inline simde__m512 cvtepi32_ps(simde__m512i a) {
 #define _mm512_mask_storeu_ps(p, k, a) emulated::mask_storeu_ps(p, k, a)
 #undef _mm512_extractf32x8_ps
 #define _mm512_extractf32x8_ps(a, half) emulated::extractf32x8_ps(a, half)
+#undef _mm512_stream_ps
+#define _mm512_stream_ps(p, a) emulated::stream_ps(p, a)
+#undef _mm512_permute_ps
+#define _mm512_permute_ps(a, choice) emulated::permute_ps(a, choice)
+#undef _mm512_scalef_ps
+#define _mm512_scalef_ps(a, n) emulated::scalef_ps(a, n)
+#undef _mm512_shuffle_f32x4
+#define _mm512_shuffle_f32x4(a, b, choice) emulated::shuffle_f32x4(a, b, choice)
 #undef _mm512_srai_epi32
 #define _mm512_srai_epi32(a, n) emulated::srai_epi32(a, n)
 #undef _mm512_cmplt_epu32_mask

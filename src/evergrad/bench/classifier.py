@@ -54,15 +54,18 @@ class TextClassifier:
         from evergrad import nn, ops, optim
 
         embedding, pool = nn.Embedding(self.vocab, self.dim), nn.Pool("mean")
-        layers = nn.Sequential(
-            nn.Linear(self.dim, self.hidden, activation="relu"), nn.Linear(self.hidden, 1)
+        first, second = (
+            nn.Linear(self.dim, self.hidden, activation="relu"),
+            nn.Linear(self.hidden, 1),
         )
+        layers = nn.Sequential(first, second)
         model = nn.Sequential(embedding, layers)  # for its parameters alone
         flat = nn.flatten_(model)
-        modules = (embedding, *layers.layers)
-        for module, values in zip(modules, self._weights(), strict=True):
-            module.weight.data[...] = values
-        for layer in layers.layers:
+        parameters = (embedding.weight, first.weight, second.weight)
+        for parameter, values in zip(parameters, self._weights(), strict=True):
+            parameter.data[...] = values
+        for layer in (first, second):
+            assert layer.bias is not None
             layer.bias.data[...] = 0
         optimizer = optim.Adam(flat, lr=LR)
         bounds = np.arange(self.batch_size + 1) * self.tokens
@@ -89,12 +92,12 @@ class TextClassifier:
         embedding = torch.nn.Embedding(self.vocab, self.dim)
         first, second = torch.nn.Linear(self.dim, self.hidden), torch.nn.Linear(self.hidden, 1)
         with torch.no_grad():
-            modules = (embedding, first, second)
-            for module, values in zip(modules, self._weights(), strict=True):
-                module.weight.copy_(torch.from_numpy(values))
+            weights = (embedding.weight, first.weight, second.weight)
+            for weight, values in zip(weights, self._weights(), strict=True):
+                weight.copy_(torch.from_numpy(values))
             first.bias.zero_()
             second.bias.zero_()
-        parameters = [p for module in modules for p in module.parameters()]
+        parameters = [*embedding.parameters(), *first.parameters(), *second.parameters()]
         optimizer = torch.optim.Adam(parameters, lr=LR, fused=True)
         batches = _endless([(torch.from_numpy(i), torch.from_numpy(y)) for i, y in self._batches()])
 
