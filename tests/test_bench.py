@@ -281,7 +281,7 @@ def test_bench_measures_in_processes_of_their_own():
     [
         (["steps", "--ops", "softmax"], "steps alone"),
         (["--steps", "tiny"], "evergrad bench steps"),
-        (["steps", "--steps", "huge"], "char, feed-forward, gpt2-T256"),
+        (["steps", "--steps", "huge"], "char, classifier, feed-forward, gpt2-T256"),
         (["steps", "--roofline", "x.png"], "shows ops"),
         (["--roofline", "x.txt"], ".png, .svg or .pdf"),
         (["--against", "jax"], "torch, numba, numpy"),
