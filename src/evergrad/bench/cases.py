@@ -406,7 +406,7 @@ def torch_changed_attention(F: Any, t: Any) -> Any:
         key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
         scale = query.shape[-1] ** -0.5 if t.scale is None else t.scale
         scores = scale * query @ key.transpose(-1, -2)
-        if hasattr(t, "softcap"):
+        if getattr(t, "softcap", 0.0):
             scores = t.softcap * torch.tanh(scores / t.softcap)
         if hasattr(t, "alibi_slopes"):
             place = torch.arange(tokens_q)[:, None] + tokens_k - tokens_q
