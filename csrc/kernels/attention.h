@@ -707,7 +707,9 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
           for (i64 v = 0; v < p.vectors; ++v)
             for (i64 j = part.rows[v].begin; j < part.rows[v].end; ++j) {
               const i64 at = j * nr + v * Vec::width;
-              store(ds + at, load(ds + at) * load(derivative + at));
+              // Hidden keys have no part in it: 0, whatever the derivative is there (0 inf = NaN).
+              const Vec d_score = load(ds + at);
+              store(ds + at, select(eq(d_score, zero()), zero(), d_score * load(derivative + at)));
             }
         const Range rows = part.all();
         for (i64 i = rows.begin; i < rows.end; i += tile_rows) {

@@ -335,7 +335,7 @@ def _dquery_kernel(
                 at = ((b * heads + h) * counts[1] + q0) * counts[2] + k0 + t
                 _draw(rules, at, False, height, n, kept)
                 for i in range(height * LANES):
-                    ds[i] *= kept[i]
+                    ds[i] = ds[i] * kept[i] if kept[i] > ZERO else ZERO
             for i in range(height):
                 p_row, ds_row = p[i * LANES : (i + 1) * LANES], ds[i * LANES : (i + 1) * LANES]
                 for j in range(LANES):
@@ -411,7 +411,7 @@ def _dkey_dvalue_kernel(
                     at = ((b * heads + h) * counts[1] + t) * counts[2] + k0
                     _draw(rules, at, True, height, n, kept)
                     for i in range(height * LANES):
-                        ds[i] *= kept[i]
+                        ds[i] = ds[i] * kept[i] if kept[i] > ZERO else ZERO
                 for i in range(height):
                     top = ZERO if lse[b, h, t + i] == _MINUS_INF else lse[b, h, t + i]
                     dot = delta[b, h, t + i]
@@ -424,7 +424,7 @@ def _dkey_dvalue_kernel(
                         ds[i] *= derivative[i]
                 if threshold:
                     for i in range(height * LANES):
-                        p[i] *= kept[i]
+                        p[i] = p[i] * kept[i] if kept[i] > ZERO else ZERO
                 _multiply_add(do.T, p, dv)
                 _multiply_add(q.T, ds, dk)
         _unpack(dk, np.full(LANES, scale), dkey[b, k0 : k0 + n, kv_head])
