@@ -4,7 +4,8 @@
 // and top-p is asked for. Logits are counted into bins by their distance from the largest, each bin
 // with its mass; only a bin that a boundary falls into is sorted.
 #include <algorithm>
-#include <vector>
+#include <array>
+#include <atomic>
 
 #include "evergrad/evergrad.h"
 #include "ops/random.h"
@@ -21,15 +22,16 @@ constexpr float bins_per_unit = 32.0f;  // of (max - z) / temperature: the last 
 
 class Row {
  public:
-  Row(i64 n, const float* z, const float* w, float peak, float inverse_temperature, float least)
+  // `tokens` has room for n of them.
+  Row(i64 n, const float* z, const float* w, float peak, float inverse_temperature, float least,
+      i64* tokens)
       : n_(n),
         z_(z),
         w_(w),
         peak_(peak),
         scale_(bins_per_unit * inverse_temperature),
         least_(least),
-        mass_(bins),
-        count_(bins) {
+        tokens_(tokens) {
     for (i64 j = 0; j < n; ++j)
       if (counts(j)) {
         const int b = bin(j);
@@ -45,10 +47,9 @@ class Row {
     double mass = 0;
     for (int b = 0; b <= last_.bin; k -= count_[at(b)], mass += mass_[at(b)], ++b)
       if (k < count_[at(b)]) {
-        const std::vector<i64> tokens = sorted(b);
+        const i64* tokens = sorted(b);
         last_ = {b, k, mass};
-        for (i64 i = 0; i < k; ++i)
-          last_.mass += static_cast<double>(w_[tokens[static_cast<std::size_t>(i)]]);
+        for (i64 i = 0; i < k; ++i) last_.mass += static_cast<double>(w_[tokens[i]]);
         return;
       }
   }
@@ -81,15 +82,13 @@ class Row {
     return place < bins - 1 ? static_cast<int>(place) : bins - 1;
   }
 
-  std::vector<i64> sorted(int b) const {
-    std::vector<i64> tokens;
-    tokens.reserve(static_cast<std::size_t>(count_[at(b)]));
+  const i64* sorted(int b) const {
+    i64* end = tokens_;
     for (i64 j = 0; j < n_; ++j)
-      if (counts(j) && bin(j) == b) tokens.push_back(j);
+      if (counts(j) && bin(j) == b) *end++ = j;
     const float* z = z_;
-    std::sort(tokens.begin(), tokens.end(),
-              [z](i64 i, i64 j) { return z[i] > z[j] || (z[i] == z[j] && i < j); });
-    return tokens;
+    std::sort(tokens_, end, [z](i64 i, i64 j) { return z[i] > z[j] || (z[i] == z[j] && i < j); });
+    return tokens_;
   }
 
   // The shortest beginning, of what is kept, whose mass is enough.
@@ -99,10 +98,10 @@ class Row {
     int b = 0;
     for (; b < last_.bin && !enough(mass + mass_[at(b)]); ++b) mass += mass_[at(b)];
     const i64 limit = b == last_.bin ? last_.within : count_[at(b)];
-    const std::vector<i64> tokens = sorted(b);
+    const i64* tokens = sorted(b);
     Beginning found;
     for (i64 i = 0; i < limit; ++i) {
-      const i64 token = tokens[static_cast<std::size_t>(i)];
+      const i64 token = tokens[i];
       mass += static_cast<double>(w_[token]);
       found = {b, i + 1, mass, token};
       if (enough(mass)) break;
@@ -113,8 +112,9 @@ class Row {
   i64 n_;
   const float *z_, *w_;
   float peak_, scale_, least_;
-  std::vector<double> mass_;
-  std::vector<i64> count_;
+  i64* tokens_;
+  std::array<double, bins> mass_ = {};
+  std::array<i64, bins> count_ = {};
   Beginning last_;
 };
 
@@ -127,18 +127,22 @@ int evergrad_sample(int64_t rows, int64_t n, const float* logits, double tempera
   const float inverse = static_cast<float>(1.0 / temperature);
   const Buffer weights(rows * n > 0 ? rows * n : 1);
   if (!weights) return EVERGRAD_NO_MEMORY;
+  std::atomic<int> status{EVERGRAD_OK};
   parallel_rows(rows, n, [&](i64 begin, i64 end) {
+    const Buffer tokens(n * static_cast<i64>(sizeof(i64) / sizeof(float)) + 1);
+    if (!tokens) return status.store(EVERGRAD_NO_MEMORY);
     for (i64 i = begin; i < end; ++i) {
       const float* z = logits + i * n;
       float* w = weights.get() + i * n;
       const float peak = t.sample_weights(n, z, inverse, w);
       out[i] = -1;
       if (peak != peak) continue;
-      Row row(n, z, w, peak, inverse, static_cast<float>(min_p));
+      Row row(n, z, w, peak, inverse, static_cast<float>(min_p),
+              reinterpret_cast<i64*>(tokens.get()));
       if (top_k > 0) row.keep_most_likely(top_k);
       if (top_p < 1) row.keep_mass(top_p);
       out[i] = row.draw(uniform(seed, offset + static_cast<uint64_t>(i)));
     }
   });
-  return EVERGRAD_OK;
+  return status.load();
 }
