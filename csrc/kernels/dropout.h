@@ -5,6 +5,7 @@
 #pragma once
 
 #include "kernels/activation.h"
+#include "kernels/random.h"
 
 namespace evergrad {
 namespace {
@@ -15,14 +16,6 @@ EVG_INLINE VecI mix32(VecI x) {
   x = x ^ shr<15>(x);
   x = mullo(x, set1i(static_cast<int32_t>(0x846ca68bu)));
   return x ^ shr<16>(x);
-}
-
-// The output function of splitmix64 (Steele et al. 2014): every seed gives unrelated keys.
-EVG_INLINE uint64_t splitmix64(uint64_t z) {
-  z += 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
 }
 
 struct DropoutKey {

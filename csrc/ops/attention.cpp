@@ -8,6 +8,7 @@
 #include <atomic>
 
 #include "evergrad/evergrad.h"
+#include "ops/sizes.h"
 #include "runtime/cpu.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"
@@ -22,10 +23,6 @@ constexpr i64 backward_tasks = 16;
 
 using Shape = evergrad_attention_shape;
 using Options = evergrad_attention_options;
-
-i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
-i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
-i64 parts_of(i64 a, i64 step) { return (a + step - 1) / step; }
 
 struct Span {
   i64 q0, tokens_q, k0, tokens_k;

@@ -2,7 +2,6 @@
 #include <cstring>
 
 #include "evergrad/evergrad.h"
-#include "ops/random.h"
 #include "runtime/cpu.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"

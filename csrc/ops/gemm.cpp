@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "evergrad/evergrad.h"
+#include "ops/sizes.h"
 #include "runtime/cpu.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"
@@ -35,10 +36,6 @@ constexpr i64 halves_floats = 1 << 20;  // of C, which the second half needs onc
 // run past it and take lines from the other core. One row of seam costs as much as packing this
 // many.
 constexpr i64 floats_per_seam = 1300;
-
-i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
-i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
-i64 parts_of(i64 a, i64 step) { return (a + step - 1) / step; }
 
 // One operand, lanes along C's rows or columns.
 struct Side {
@@ -216,8 +213,8 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
               if (fresh) shared.pack_range(s0, s1, b * block, depth, packed + offset(s0, g, depth));
               if (!own_packed) own.pack_range(o0, o1, b * block, depth, packed_own);
               const float* const mine = own_packed ? packed_cols(b, o0) : packed_own;
-              // Panel by panel of the shared side: it comes from L3 once, the piece from L2 each
-              // time.
+              // Panel by panel of the shared side: it comes from L3 once, the
+              // piece from L2 each time.
               for (i64 s = s0; s < s1; s += shared.panel) {
                 const float* panel =
                     shared_packed ? packed_cols(b, s) : packed + offset(s, g, depth);

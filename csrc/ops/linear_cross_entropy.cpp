@@ -9,6 +9,7 @@
 
 #include "evergrad/evergrad.h"
 #include "ops/gemm.h"
+#include "ops/sizes.h"
 #include "runtime/cpu.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"
@@ -26,14 +27,8 @@ constexpr i64 most_kept = i64{1} << 24;  // floats: 64 MB
 
 using Args = evergrad_linear_cross_entropy_args;
 
-i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
-i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
-
 // Nearly equal chunks of at most `limit` rows: the size of one.
-i64 chunk_of(i64 rows, i64 limit) {
-  const i64 chunks = (rows + limit - 1) / limit;
-  return (rows + chunks - 1) / chunks;
-}
+i64 chunk_of(i64 rows, i64 limit) { return parts_of(rows, parts_of(rows, limit)); }
 
 class Chunk {
  public:

@@ -20,19 +20,6 @@ _U64 = 2**64 - 1
 _BOOL = np.dtype(np.bool_)
 
 
-def _boundaries(name: str, cu_seqlens: Any, tokens_name: str, tokens: int) -> np.ndarray:
-    if not isinstance(cu_seqlens, np.ndarray) or cu_seqlens.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected an int64 array, got {_check.describe(cu_seqlens)}")
-    _check.has_rank(name, cu_seqlens, 1, 1)
-    cu = np.ascontiguousarray(cu_seqlens, np.int64)
-    if len(cu) < 1 or cu[0] != 0 or cu[-1] != tokens or (cu[1:] < cu[:-1]).any():
-        raise ValueError(
-            f"{name}: expected offsets that rise from 0 to the {tokens} tokens of {tokens_name}, "
-            f"got {np.array2string(cu, threshold=6)}"
-        )
-    return cu
-
-
 def _check_qkv(query: np.ndarray, key: np.ndarray, value: np.ndarray, packed: bool) -> None:
     rank = 3 if packed else 4
     for name, x in (("query", query), ("key", key), ("value", value)):
@@ -63,8 +50,8 @@ def _check_sequences(
     if cu_seqlens_q is None or cu_seqlens_k is None:
         missing = "cu_seqlens_q" if cu_seqlens_q is None else "cu_seqlens_k"
         raise ValueError(f"{missing}: expected offsets beside the other's, got None")
-    cu_q = _boundaries("cu_seqlens_q", cu_seqlens_q, "query", query.shape[0])
-    cu_k = _boundaries("cu_seqlens_k", cu_seqlens_k, "key", key.shape[0])
+    cu_q = _check.offsets("cu_seqlens_q", cu_seqlens_q, "query", query.shape[0])
+    cu_k = _check.offsets("cu_seqlens_k", cu_seqlens_k, "key", key.shape[0])
     if len(cu_q) != len(cu_k):
         raise ValueError(
             f"cu_seqlens_k: expected {len(cu_q) - 1} sequences like cu_seqlens_q, "
