@@ -15,6 +15,10 @@ import numpy as np
 
 #: Settings of AdamW and of clipping, for both sides; matrices alone decay.
 LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 3e-4, (0.9, 0.999), 1e-8, 0.1, 1.0
+#: PyTorch adds a tensor's squares up in float32: for the 38 million of GPT-2's token embedding the
+#: norm comes out 1e-3 too small, steps are clipped 2e-4 less than asked, and after 15 of them losses
+#: are 4e-3 apart. Norms of pieces of this size, and the norm of these, take PyTorch 2 to 6 ms more.
+NORM_PIECE = 2**16
 #: The same batches come round again, so that there is something to learn.
 BATCHES = 4
 
@@ -126,7 +130,9 @@ class Training:
             optimizer.zero_grad()
             loss = model(*next(batches))
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            pieces = [p for x in parameters.values() for p in x.grad.view(-1).split(NORM_PIECE)]
+            norm = torch.nn.utils.get_total_norm(pieces)
+            torch.nn.utils.clip_grads_with_norm_(parameters.values(), CLIP, norm)
             optimizer.step()
             return loss.item()
 
