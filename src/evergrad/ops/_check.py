@@ -59,14 +59,14 @@ def same_dtype(first_name: str, first: np.ndarray, /, **others: np.ndarray | Non
             raise TypeError(f"{name}: expected {first.dtype} like {first_name}, got {describe(x)}")
 
 
-def _fits(x: Any, shape: tuple[int, ...], first: np.ndarray) -> bool:
+def fits(x: Any, shape: tuple[int, ...], first: np.ndarray) -> bool:
     """In one look: a writable C-contiguous array of this shape and of the dtype of ``first``."""
     return type(x) is np.ndarray and x.dtype is first.dtype and x.shape == shape and x.flags.carray
 
 
 def optional(name: str, x: Any, shape: tuple[int, ...], first_name: str, first: np.ndarray) -> None:
     """``x`` is None, or an array of exactly this shape and of the dtype of ``first``."""
-    if x is None or _fits(x, shape, first):
+    if x is None or fits(x, shape, first):
         return
     floats(name, x)
     has_shape(name, x, shape)
@@ -107,7 +107,7 @@ def output(
     contiguous: bool = True,
 ) -> None:
     """``out`` is None, or a writable array of this shape to be written or accumulated into."""
-    if out is None or _fits(out, shape, like):
+    if out is None or fits(out, shape, like):
         return
     floats(name, out, contiguous)
     has_shape(name, out, shape)

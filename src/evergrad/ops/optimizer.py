@@ -11,6 +11,8 @@ from . import _check
 
 
 def _flat(name: str, x: Any, param: np.ndarray | None = None, *, writable: bool = True) -> None:
+    if param is not None and _check.fits(x, param.shape, param):
+        return
     _check.floats(name, x)
     _check.has_rank(name, x, 1, 1)
     if param is not None:
@@ -21,9 +23,9 @@ def _flat(name: str, x: Any, param: np.ndarray | None = None, *, writable: bool 
 
 
 def _apart(**buffers: np.ndarray | None) -> None:
-    named = [(name, x) for name, x in buffers.items() if x is not None]
-    for i, (name, x) in enumerate(named):
-        _check.no_overlap(name, x, **dict(named[:i]))
+    while len(buffers) > 1:
+        name, x = buffers.popitem()
+        _check.no_overlap(name, x, **buffers)
 
 
 def adam_step(
