@@ -22,7 +22,7 @@ namespace {
 // produced, scanned and used for both gradients while it lies in L3. More rows in a chunk mean
 // fewer passes over weight and dweight.
 constexpr i64 class_block = 4096;
-constexpr i64 most_rows = 1024;
+constexpr i64 most_rows = 512;
 constexpr i64 most_kept = i64{1} << 24;  // floats: 64 MB
 
 using Args = evergrad_linear_cross_entropy_args;

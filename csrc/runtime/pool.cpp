@@ -36,6 +36,11 @@ int class_of(std::size_t bytes, std::size_t* rounded) {
   return log2r * 8 + static_cast<int>((*rounded - (std::size_t(1) << log2r)) / stepr);
 }
 
+// A large block of a class so far above will do where its own has none: each class to itself, a
+// training step held a sixth more than was ever in use at once.
+constexpr std::size_t large = std::size_t(1) << 18;
+constexpr int most_above = 8;
+
 class Pool {
  public:
   Pool() {
@@ -50,12 +55,14 @@ class Pool {
     const int index = class_of(bytes < 64 ? 64 : bytes, &block);
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (Header* head = free_[index]) {
-        free_[index] = head->next;
-        stats_.cached_bytes -= block;
-        stats_.live_bytes += block;
-        return head + 1;
-      }
+      const int last = block >= large ? index + most_above : index;
+      for (int i = index; i <= last; ++i)
+        if (Header* head = free_[i]) {
+          free_[i] = head->next;
+          stats_.cached_bytes -= head->bytes;
+          stats_.live_bytes += head->bytes;
+          return head + 1;
+        }
     }
     Header* fresh = from_system(block);
     if (!fresh) {
