@@ -150,7 +150,7 @@ def test_gradients_of_embedding(rng):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("lengths", [[7], [1, 4, 2], [3, 0, 2]])
 def test_gradients_of_attention(lengths, dropout, rng):
-    attention = nn.CausalSelfAttention(dim=6, heads=2, dropout=dropout)
+    attention = nn.Attention(dim=6, heads=2, dropout=dropout)
     to_float64(attention, rng)
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
     x, residual = rng.standard_normal((2, sum(lengths), 6))
@@ -179,7 +179,7 @@ def test_gradients_add_up_over_backward_passes(rng):
 
 
 def test_packed_sequences_do_not_see_each_other(rng):
-    attention = nn.CausalSelfAttention(dim=8, heads=2)
+    attention = nn.Attention(dim=8, heads=2)
     x = rng.standard_normal((9, 8)).astype(np.float32)
     packed, _ = attention(x, np.array([0, 4, 9]))
     np.testing.assert_allclose(packed[:4], attention(x[:4])[0], 1e-5, 1e-6)
@@ -187,7 +187,7 @@ def test_packed_sequences_do_not_see_each_other(rng):
 
 
 def test_attention_is_causal(rng):
-    attention = nn.CausalSelfAttention(dim=8, heads=2)
+    attention = nn.Attention(dim=8, heads=2)
     x = rng.standard_normal((6, 8)).astype(np.float32)
     before, _ = attention(x)
     x[4:] += 1
@@ -198,12 +198,12 @@ def test_attention_is_causal(rng):
 
 def test_attention_takes_packed_tokens():
     with pytest.raises(ValueError, match=r"expected \[tokens, dim\], got shape \(1, 5, 8\)"):
-        nn.CausalSelfAttention(dim=8, heads=2)(np.ones((1, 5, 8), np.float32))
+        nn.Attention(dim=8, heads=2)(np.ones((1, 5, 8), np.float32))
 
 
 def test_heads_must_divide_dim():
     with pytest.raises(ValueError, match="heads must divide dim"):
-        nn.CausalSelfAttention(dim=8, heads=3)
+        nn.Attention(dim=8, heads=3)
 
 
 # What a backward pass skips.
@@ -235,7 +235,7 @@ def test_frozen_parameters_get_no_gradient_and_leave_dx_alone(name, rng):
 
 
 def test_a_single_frozen_part_leaves_the_other_gradients_alone(rng):
-    layer = nn.CausalSelfAttention(dim=8, heads=2)
+    layer = nn.Attention(dim=8, heads=2)
     x, dout = rng.standard_normal((2, 6, 8)).astype(np.float32)
     layer(x)[1](dout)
     expected = {name: parameter.grad.copy() for name, parameter in layer.named_parameters()}

@@ -16,8 +16,9 @@ import numpy as np
 #: Settings of AdamW and of clipping, for both sides; matrices alone decay.
 LR, BETAS, EPS, WEIGHT_DECAY, CLIP = 3e-4, (0.9, 0.999), 1e-8, 0.1, 1.0
 #: PyTorch adds a tensor's squares up in float32: for the 38 million of GPT-2's token embedding the
-#: norm comes out 1e-3 too small, steps are clipped 2e-4 less than asked, and after 15 of them losses
-#: are 4e-3 apart. Norms of pieces of this size, and the norm of these, take PyTorch 2 to 6 ms more.
+#: norm comes out 1e-3 too small, steps are clipped 2e-4 less than asked, and after 15 of them
+#: losses are 4e-3 apart. Norms of pieces of this size, and the norm of these, take PyTorch 2 to
+#: 6 ms more.
 NORM_PIECE = 2**16
 #: The same batches come round again, so that there is something to learn.
 BATCHES = 4
@@ -83,14 +84,13 @@ class Training:
 
     def evergrad_step(self) -> Callable[[], float]:
         """A function that makes one optimizer step and returns the loss before it."""
-        from evergrad import optim
+        from evergrad import nn, optim
         from evergrad.models import GPT2, GPT2Config
         from evergrad.text import Batch
 
         config = GPT2Config(self.vocab, self.tokens, self.layers, self.heads, self.dim)
         model = GPT2(config, seed=None)
-        flat = model.flat
-        assert flat is not None
+        flat = nn.flatten_(model)
         for name, value in model.state_dict().items():
             value[...] = self.weights(name, value.shape)
         optimizer = optim.AdamW(flat, LR, BETAS, EPS, WEIGHT_DECAY)

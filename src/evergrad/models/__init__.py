@@ -6,8 +6,24 @@ backward()                              # gradients in model.flat.grad
 
 from __future__ import annotations
 
-from .folder import MODEL_TYPES, load, save
+from .cache import KVCache
+from .folder import MODEL_TYPES, build, load, save
 from .generation import generate
 from .gpt2 import GPT2, GPT2Config
+from .llama import Llama, LlamaConfig
+from .weights import to_ours, to_theirs
 
-__all__ = ["GPT2", "MODEL_TYPES", "GPT2Config", "generate", "load", "save"]
+__all__ = [
+    "GPT2",
+    "MODEL_TYPES",
+    "GPT2Config",
+    "KVCache",
+    "Llama",
+    "LlamaConfig",
+    "build",
+    "generate",
+    "load",
+    "save",
+    "to_ours",
+    "to_theirs",
+]

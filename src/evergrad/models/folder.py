@@ -6,23 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from .. import io
+from ..nn import Array
 from .gpt2 import GPT2
+from .llama import Llama
+from .weights import Pretrained, fill, to_theirs
 
-__all__ = ["MODEL_TYPES", "load", "save"]
+__all__ = ["MODEL_TYPES", "build", "load", "save"]
 
-MODEL_TYPES = {model.model_type: model for model in (GPT2,)}
+MODEL_TYPES: dict[Any, type[Any]] = {model.model_type: model for model in (GPT2, Llama)}
 
 
-def save(model: GPT2, folder: str | Path) -> None:
+def save(model: Pretrained, folder: str | Path) -> None:
     """Write a model's configuration and weights.
 
     Parameters
     ----------
-    model : GPT2
+    model : GPT2, Llama, Bert or T5
         The model.
     folder : path
         Made where it is missing. Each file is replaced atomically.
@@ -39,15 +39,11 @@ def save(model: GPT2, folder: str | Path) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for name, array in model.state_dict().items():
-        theirs, transposed = _file_name(name, model.weight_names)
-        tensors[theirs] = np.ascontiguousarray(array.T) if transposed else array
-    io.save_safetensors(folder / "model.safetensors", tensors, metadata={"format": "pt"})
+    io.save_safetensors(folder / "model.safetensors", to_theirs(model), metadata={"format": "pt"})
     io.write_json(folder / "config.json", model.config.to_dict())
 
 
-def load(folder: str | Path) -> GPT2:
+def load(folder: str | Path) -> Any:
     """Read a model that `save`, or Hugging Face's `save_pretrained`, wrote.
 
     Parameters
@@ -57,7 +53,7 @@ def load(folder: str | Path) -> GPT2:
 
     Returns
     -------
-    GPT2
+    GPT2, Llama, Bert or T5
         Of the class that config.json's "model_type" names; in evaluation mode, as from Hugging
         Face: call `train` to have dropout.
 
@@ -79,29 +75,81 @@ def load(folder: str | Path) -> GPT2:
     """
     folder = Path(folder)
     settings = io.read_json(folder / "config.json")
-    kind = MODEL_TYPES.get(settings.get("model_type"))
-    if kind is None:
-        raise ValueError(
-            f"{folder / 'config.json'}: model_type is {settings.get('model_type')!r}, "
-            f"expected one of {sorted(MODEL_TYPES)}"
-        )
-    model = kind(kind.config_class.from_dict(settings), seed=None)
-    tensors = io.load_safetensors(folder / "model.safetensors")
-    state: dict[str, npt.NDArray[Any]] = {}
-    for name in model.state_dict():
-        theirs, transposed = _file_name(name, model.weight_names)
-        # Checkpoints of the bare body, such as the original GPT-2, leave the prefix out.
-        array = tensors.get(theirs, tensors.get(theirs.partition(".")[2]))
-        if array is not None:
-            state[name] = array.T if transposed else array
-    model.load_state_dict(state)
+    try:
+        _kind(settings)
+        return build(settings, io.load_safetensors(folder / "model.safetensors"))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+
+
+def build(settings: Mapping[str, Any], tensors: Mapping[str, Array]) -> Any:
+    """Make a model from what Hugging Face's files hold.
+
+    Parameters
+    ----------
+    settings : mapping
+        What is in config.json.
+    tensors : mapping of str to ndarray
+        The weights under Hugging Face's names.
+
+    Returns
+    -------
+    GPT2, Llama, Bert or T5
+        In evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        When the model type is unknown, or the weights do not fit the configuration.
+
+    Examples
+    --------
+    >>> from evergrad.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=50, context=16, layers=1, heads=2, dim=8))
+    >>> build(model.config.to_dict(), to_theirs(model)).config == model.config
+    True
+    """
+    model = outline(settings, tensors)
+    fill(model, tensors)
     model.eval()
     return model
 
 
-def _file_name(name: str, weight_names: Mapping[str, tuple[str, bool]]) -> tuple[str, bool]:
-    """Our name of a weight -> the file's name for it, and whether it is stored transposed."""
-    parts = name.split(".")
-    index = next((part for part in parts if part.isdigit()), "")
-    theirs, transposed = weight_names[".".join("{}" if p.isdigit() else p for p in parts)]
-    return theirs.format(index), transposed
+def outline(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
+    """Make a model of the shape that `settings` say, its weights still 0.
+
+    A configuration that asks for more than `tensors` can fill is refused before it takes memory.
+
+    Raises
+    ------
+    ValueError
+        When the model type is unknown, or the configuration is out of proportion.
+    """
+    kind = _kind(settings)
+    try:
+        config = kind.config_class.from_dict(settings, tensors)
+    except TypeError as error:
+        raise ValueError(
+            f"the configuration of a {kind.model_type} is incomplete: {error}"
+        ) from None
+    name = kind.weight_names[next(iter(kind.weight_names))]
+    table = tensors.get(name, tensors.get(name.removeprefix(kind.weight_prefix)))
+    expected = (config.vocab_size, config.dim)
+    if table is None or tuple(table.shape) != expected:
+        got = "missing" if table is None else f"of shape {tuple(table.shape)}"
+        raise ValueError(f"{name}: expected the shape {expected} of the configuration, is {got}")
+    if config.layers > len(tensors):
+        raise ValueError(f"{config.layers} layers cannot be filled by {len(tensors)} tensors")
+    try:
+        return kind(config, seed=None)
+    except MemoryError as error:
+        raise ValueError(f"the configuration is out of proportion: {error}") from None
+
+
+def _kind(settings: Mapping[str, Any]) -> type[Any]:
+    kind = MODEL_TYPES.get(settings.get("model_type"))
+    if kind is None:
+        raise ValueError(
+            f"model_type is {settings.get('model_type')!r}, expected one of {sorted(MODEL_TYPES)}"
+        )
+    return kind

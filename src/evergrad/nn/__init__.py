@@ -10,37 +10,45 @@ from __future__ import annotations
 from ._backward import once
 from ._buffer import Array
 from .activation import GELU, ReLU, Sigmoid, Tanh
-from .attention import CausalSelfAttention
+from .attention import Attention, CrossAttention
 from .dropout import Dropout
 from .embedding import Embedding, embedding_sum
 from .flat import FlatParameters, flatten_
 from .head import Head
 from .linear import Linear, ResidualLinear
-from .mlp import MLP
+from .mlp import MLP, GatedMLP
 from .module import Module
-from .norm import LayerNorm
+from .norm import LayerNorm, RMSNorm
+from .packed import PackedLinear
 from .parameter import Parameter
 from .pooling import Pool
 from .random import RandomStream
+from .rotary import Rotary, Rotation
 from .sequential import Sequential
 
 __all__ = [
     "GELU",
     "MLP",
     "Array",
-    "CausalSelfAttention",
+    "Attention",
+    "CrossAttention",
     "Dropout",
     "Embedding",
     "FlatParameters",
+    "GatedMLP",
     "Head",
     "LayerNorm",
     "Linear",
     "Module",
+    "PackedLinear",
     "Parameter",
     "Pool",
+    "RMSNorm",
     "RandomStream",
     "ReLU",
     "ResidualLinear",
+    "Rotary",
+    "Rotation",
     "Sequential",
     "Sigmoid",
     "Tanh",

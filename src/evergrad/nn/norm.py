@@ -1,4 +1,4 @@
-"""Layer normalisation."""
+"""Normalisation of rows: layer norm and RMS norm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ._buffer import Array
 from .module import Module
 from .parameter import Parameter
 
-__all__ = ["LayerNorm"]
+__all__ = ["LayerNorm", "RMSNorm"]
 
 
 class LayerNorm(Module):
@@ -82,5 +82,69 @@ class LayerNorm(Module):
 
         def again() -> Any:
             return ops.layer_norm(x, weight.data.shape, weight.data, bias.data, self.eps)
+
+        return out, once(backward, again)
+
+
+class RMSNorm(Module):
+    """Scale each row to a root mean square of 1: ``y = x / sqrt(mean(x^2) + eps) * weight``.
+
+    Parameters
+    ----------
+    dim : int
+        Size of the last dimension, over which the mean is taken.
+    eps : float, default 1e-6
+        Added to the mean square.
+
+    Attributes
+    ----------
+    weight : Parameter
+        [dim], initially 1.
+
+    References
+    ----------
+    Zhang & Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv:1910.07467.
+
+    Examples
+    --------
+    >>> out, backward = RMSNorm(2)(np.array([[3.0, 4.0]], np.float32))
+    >>> out.round(3)
+    array([[0.849, 1.131]], dtype=float32)
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        self.weight = Parameter(np.ones(dim, np.float32))
+        self.eps = eps
+
+    def __call__(self, x: Array, *, need_dx: bool = True) -> tuple[Array, once]:
+        """Normalise x [..., dim].
+
+        Returns
+        -------
+        out : ndarray
+            [..., dim].
+        backward : callable
+            (dout, dresidual=None) -> dx, with `again`; as for `LayerNorm`.
+        """
+        weight = self.weight
+        out, rstd = ops.rms_norm(x, weight.data.shape, weight.data, self.eps, return_stats=True)
+
+        def backward(dout: Array, *, dresidual: Array | None = None) -> Array | None:
+            if not (need_dx or weight.requires_grad):
+                return None
+            dx, _ = ops.rms_norm_backward(
+                dout,
+                x,
+                rstd,
+                weight.data,
+                dresidual=dresidual if need_dx else None,
+                dweight=weight.grad,
+                need_dx=need_dx,
+                need_dweight=weight.requires_grad,
+            )
+            return dx
+
+        def again() -> Any:
+            return ops.rms_norm(x, weight.data.shape, weight.data, self.eps)
 
         return out, once(backward, again)

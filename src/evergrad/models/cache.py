@@ -1,0 +1,262 @@
+"""The keys and values of what a decoder has read, so that it need not read it again."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import ops
+from ..nn import Array
+
+__all__ = ["KVCache"]
+
+
+class Cached(Protocol):
+    """What the cache of a model depends on."""
+
+    @property
+    def context(self) -> int: ...
+    @property
+    def cache_shape(self) -> tuple[int, int, int]: ...  # layers, key/value heads, size of a head
+
+
+class Span(NamedTuple):
+    """Neighbouring slots that are equally long and get equally many tokens."""
+
+    slots: slice
+    tokens: slice  # of the call's tokens, laid end to end
+    start: int  # length before
+    end: int  # length after
+
+
+class KVCache:
+    """Keys and values of a batch of sequences, in every layer of a decoder.
+
+    Each sequence has a slot. A call of the model with `cache=` appends the tokens it is given to
+    the slots, sequence s of the call to slot s, and each token sees its slot up to itself.
+
+    All memory is reserved at once; the system hands out its pages as they are written, so a cache
+    costs what it holds, and grows without a copy.
+
+    Parameters
+    ----------
+    config : GPT2Config, LlamaConfig or T5Config
+        Of the model.
+    batch : int, default 1
+        Number of sequences.
+    capacity : int, optional
+        Tokens that a slot can hold; default, and at most: the context.
+
+    Attributes
+    ----------
+    lengths : ndarray of int64
+        [batch]: tokens that each slot holds.
+    capacity : int
+
+    Raises
+    ------
+    ValueError
+        When the batch or the capacity is out of range.
+
+    Examples
+    --------
+    >>> from evergrad.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=50, context=16, layers=2, heads=2, dim=8))
+    >>> cache = KVCache(model.config, batch=2)
+    >>> _ = model.logits(np.array([1, 2, 3, 4, 5]), np.array([0, 3, 5]), cache=cache)
+    >>> model.logits(np.array([6, 7]), np.array([0, 1, 2]), cache=cache).shape
+    (2, 50)
+    >>> cache.lengths
+    array([4, 3])
+    """
+
+    def __init__(self, config: Cached, batch: int = 1, capacity: int | None = None) -> None:
+        capacity = config.context if capacity is None else capacity
+        if batch < 0:
+            raise ValueError(f"batch must be >= 0, got {batch}")
+        if not 0 <= capacity <= config.context:
+            raise ValueError(
+                f"capacity must lie between 0 and the context of {config.context}, got {capacity}"
+            )
+        layers, self._kv_heads, head_dim = config.cache_shape
+        self.capacity = capacity
+        self.lengths = np.zeros(batch, np.int64)
+        self.spans: list[Span] = []
+        self._data = np.empty((layers, batch, capacity, 2 * self._kv_heads, head_dim), np.float32)
+        self._layers = self._views()
+
+    def _views(self) -> list[Layer]:
+        return [Layer(self, data, self._kv_heads) for data in self._data]
+
+    def __len__(self) -> int:
+        """Number of sequences."""
+        return len(self.lengths)
+
+    def __getitem__(self, layer: int) -> Layer:
+        """Return what a layer's attention takes as its `cache`."""
+        return self._layers[layer]
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.lengths = np.zeros_like(self.lengths)
+
+    def truncate(self, lengths: npt.ArrayLike) -> None:
+        """Forget what lies beyond so many tokens of each sequence.
+
+        Parameters
+        ----------
+        lengths : int or array_like of int
+            For all, or for each.
+
+        Raises
+        ------
+        ValueError
+            When one is negative, or more than there is.
+        """
+        wanted = np.broadcast_to(np.asarray(lengths, np.int64), self.lengths.shape)
+        if (wanted < 0).any() or (wanted > self.lengths).any():
+            raise ValueError(f"lengths must lie between 0 and {self.lengths}, got {wanted}")
+        self.lengths = wanted.copy()
+
+    def select(self, indices: npt.ArrayLike) -> None:
+        """Let slot i continue what slot indices[i] holds: the step of a beam search.
+
+        Parameters
+        ----------
+        indices : array_like of int
+            [batch of now on]: more or fewer than there are, in any order, also twice.
+
+        Raises
+        ------
+        IndexError
+            When there is no such slot.
+
+        Examples
+        --------
+        >>> from evergrad.models import GPT2Config
+        >>> cache = KVCache(GPT2Config(vocab_size=50, layers=1, heads=2, dim=8), batch=2)
+        >>> cache.select([1, 1, 0])
+        >>> len(cache)
+        3
+        """
+        chosen = np.asarray(indices, np.int64).reshape(-1)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise IndexError(f"indices must lie in [0, {len(self)}), got {chosen}")
+        lengths, old = self.lengths[chosen], self._data
+        longest = int(lengths.max(initial=0))
+        targets = np.flatnonzero(chosen != np.arange(len(chosen)))
+        if len(chosen) > old.shape[1]:
+            self._data = np.empty((len(old), len(chosen), *old.shape[2:]), np.float32)
+            self._layers = self._views()
+            targets = np.arange(len(chosen))
+        for data, source in zip(self._data, old, strict=True):
+            # The right side is a copy, so slots may change places.
+            data[targets, :longest] = source[chosen[targets], :longest]
+        self.lengths = lengths
+
+    def begin(self, cu_seqlens: Array) -> Array:
+        """Prepare to append a sequence to each slot, in all layers; `end` makes it count.
+
+        Parameters
+        ----------
+        cu_seqlens : ndarray of int
+            [batch + 1]: where each of the new sequences begins, and the total.
+
+        Returns
+        -------
+        ndarray of int64
+            [total]: positions of the new tokens.
+
+        Raises
+        ------
+        ValueError
+            When there are more or fewer sequences than slots, or a slot would overflow.
+        """
+        bounds, starts = cu_seqlens.tolist(), self.lengths.tolist()
+        if len(bounds) != len(starts) + 1:
+            raise ValueError(
+                f"cu_seqlens: expected a sequence for each of the cache's {len(starts)}, "
+                f"got {len(bounds) - 1}"
+            )
+        ends = [s + b - a for s, a, b in zip(starts, bounds, bounds[1:], strict=False)]
+        if ends and max(ends) > self.capacity:
+            raise ValueError(
+                f"a sequence has {max(ends)} tokens, more than the cache's capacity of "
+                f"{self.capacity}"
+            )
+        spans: list[Span] = []
+        first = 0
+        for slot in range(1, len(starts) + 1):
+            if slot < len(starts) and (starts[slot], ends[slot]) == (starts[first], ends[first]):
+                continue
+            slots, tokens = slice(first, slot), slice(bounds[first], bounds[slot])
+            spans.append(Span(slots, tokens, starts[first], ends[first]))
+            first = slot
+        self.spans = spans
+        each = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
+        return np.concatenate(each) if each else np.zeros(0, np.int64)
+
+    def end(self) -> None:
+        """Count what all layers have appended since `begin`."""
+        lengths = self.lengths.copy()
+        for slots, _, _, end in self.spans:
+            lengths[slots] = end
+        self.lengths = lengths
+
+
+class Layer:
+    """The part of a cache that one layer's attention writes and reads."""
+
+    __slots__ = ("_cache", "_data", "_key", "_value")
+
+    def __init__(self, cache: KVCache, data: Array, kv_heads: int) -> None:
+        self._cache = cache
+        self._data = data  # [slots, capacity, 2 kv_heads, head_dim]: keys, then values
+        self._key, self._value = data[:, :, :kv_heads], data[:, :, kv_heads:]
+
+    def attend(
+        self,
+        query: Array,
+        key_value: Array,
+        *,
+        bias: list[Array] | None = None,
+        **options: Any,
+    ) -> Array:
+        """Append key_value [tokens, 2 kv_heads, head_dim]; attention of query to all there is.
+
+        `bias` has an array for each of the cache's spans, `options` are for `ops.attention`.
+        """
+        spans = self._cache.spans
+        if len(spans) == 1:
+            return self._attend(spans[0], query, key_value, bias and bias[0], None, options)
+        out: Array = ops.empty(query.shape)
+        for i, span in enumerate(spans):
+            tokens = span.tokens
+            self._attend(
+                span, query[tokens], key_value[tokens], bias and bias[i], out[tokens], options
+            )
+        return out
+
+    def _attend(
+        self,
+        span: Span,
+        query: Array,
+        key_value: Array,
+        bias: Any,
+        out: Array | None,
+        options: dict[str, Any],
+    ) -> Array:
+        slots, _, start, end = span
+        batch = slots.stop - slots.start, end - start
+        self._data[slots, start:end] = key_value.reshape(*batch, *key_value.shape[1:])
+        mixed: Any = ops.attention(
+            query.reshape(*batch, *query.shape[1:]),
+            self._key[slots, :end],
+            self._value[slots, :end],
+            bias=bias,
+            out=None if out is None else out.reshape(*batch, *out.shape[1:]),
+            **options,
+        )
+        return mixed

@@ -1,0 +1,212 @@
+"""The weights of a model under Hugging Face's names: ours to theirs and back.
+
+A model's `weight_names` maps the name of each of our parameters to theirs: a name; a tuple of
+names, whose tensors lie one below the other in ours (`nn.PackedLinear`); or `Transposed(name)`.
+"{}" stands for the number of a layer, and "*" at the end for "weight" and "bias" alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import nn
+from ..nn import Array
+
+__all__ = ["Pretrained", "Transposed", "WeightNames", "fill", "to_ours", "to_theirs"]
+
+#: Buffers that files hold beside the weights, and tensors that tell nothing new.
+IGNORED = ("*.rotary_emb.inv_freq", "*.attn.bias", "*.attn.masked_bias", "*.position_ids")
+
+#: How many problems an error message lists.
+LISTED = 20
+
+
+class Transposed(NamedTuple):
+    """A name whose tensor is stored [in, out]."""
+
+    name: str
+
+
+WeightNames = Mapping[str, "str | tuple[str, ...] | Transposed"]
+
+
+class Pretrained(nn.Module):
+    """A model that files of Hugging Face can hold."""
+
+    model_type: str  # in config.json
+    config_class: Any
+    config: Any
+    weight_names: WeightNames
+    weight_prefix: str  # of the body's names; files of the bare body leave it out
+
+    @property
+    def ignored_weights(self) -> tuple[str, ...]:
+        """Patterns of tensors in files that tell this model nothing."""
+        return ()
+
+
+class Source(NamedTuple):
+    """Where a parameter of ours lies in a file."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]  # of the tensors in the file
+    transposed: bool
+
+
+def sources(model: Pretrained) -> dict[str, Source]:
+    """For each parameter of ours: its tensors in a file."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    table = {}
+    for name, parameter in model.named_parameters():
+        shape = tuple(parameter.data.shape)
+        theirs = _theirs(name, model.weight_names)
+        if isinstance(theirs, Transposed):
+            table[name] = Source((theirs.name,), (shape[::-1],), True)
+        elif isinstance(theirs, tuple):
+            parts = modules[name.rpartition(".")[0]].parts
+            table[name] = Source(theirs, tuple((rows, *shape[1:]) for rows in parts), False)
+        else:
+            table[name] = Source((theirs,), (shape,), False)
+    return table
+
+
+def _theirs(name: str, weight_names: WeightNames) -> Any:
+    """Look a name of ours up, and put the layer's number and the last word in."""
+    words = name.split(".")
+    number = next((word for word in words if word.isdigit()), "")
+    words = ["{}" if word.isdigit() else word for word in words]
+    entry = weight_names.get(".".join(words)) or weight_names[".".join([*words[:-1], "*"])]
+
+    def filled(theirs: str) -> str:
+        if theirs.endswith(".*"):
+            theirs = theirs[:-1] + words[-1]
+        return theirs.format(number)
+
+    if isinstance(entry, Transposed):
+        return Transposed(filled(entry.name))
+    return filled(entry) if isinstance(entry, str) else tuple(map(filled, entry))
+
+
+def to_ours(model: Pretrained, tensors: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Find each of a model's parameters among tensors under Hugging Face's names.
+
+    Parameters
+    ----------
+    model : GPT2, Llama, Bert or T5
+        Its parameters' shapes are what is expected; their values are not touched.
+    tensors : mapping of str to array
+        Anything with a `shape`; the prefix of the body ("model.", "bert." ...) may be missing.
+
+    Returns
+    -------
+    dict of str to list of array
+        For each parameter its parts, to be laid one below the other: views, nothing is copied.
+
+    Raises
+    ------
+    ValueError
+        When tensors are missing or left over, or a shape is not that of the configuration; lists
+        them.
+
+    Examples
+    --------
+    >>> from evergrad.models import Llama, LlamaConfig
+    >>> model = Llama(LlamaConfig(vocab_size=9, layers=1, heads=2, kv_heads=1, dim=8, hidden=4))
+    >>> parts = to_ours(model, to_theirs(model))
+    >>> [part.shape for part in parts["blocks.0.attention.qkv.weight"]]
+    [(8, 8), (4, 8), (4, 8)]
+    """
+    prefix = model.weight_prefix
+    found: dict[str, list[Any]] = {}
+    used, problems = set(), []
+    for ours, source in sources(model).items():
+        parts = []
+        for theirs, shape in zip(source.names, source.shapes, strict=True):
+            name = theirs if theirs in tensors else theirs.removeprefix(prefix)
+            if name not in tensors:
+                problems.append(f"missing: {theirs}")
+                continue
+            used.add(name)
+            tensor = tensors[name]
+            if tuple(tensor.shape) != shape:
+                problems.append(f"shape of {name}: got {tuple(tensor.shape)}, expected {shape}")
+            parts.append(tensor.T if source.transposed else tensor)
+        found[ours] = parts
+    ignored = (*IGNORED, *model.ignored_weights)
+    problems += [
+        f"unknown: {name}"
+        for name in tensors
+        if name not in used and not any(fnmatchcase(f".{name}", f"*.{each}") for each in ignored)
+    ]
+    if problems:
+        more = [f"... and {len(problems) - LISTED} more"] if len(problems) > LISTED else []
+        raise ValueError(
+            f"the weights do not fit {type(model).__name__}'s configuration:\n  "
+            + "\n  ".join(problems[:LISTED] + more)
+        )
+    return found
+
+
+def to_theirs(model: Pretrained) -> dict[str, Array]:
+    """Give a model's weights under Hugging Face's names.
+
+    Parameters
+    ----------
+    model : GPT2, Llama, Bert or T5
+
+    Returns
+    -------
+    dict of str to ndarray
+        The model's own memory where nothing is transposed, so copy what you keep.
+
+    Examples
+    --------
+    >>> from evergrad.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=50, context=16, layers=1, heads=2, dim=8))
+    >>> to_theirs(model)["transformer.h.0.attn.c_attn.weight"].shape
+    (8, 24)
+    """
+    parameters = dict(model.named_parameters())
+    tensors = {}
+    for ours, source in sources(model).items():
+        data, start = parameters[ours].data, 0
+        for theirs, shape in zip(source.names, source.shapes, strict=True):
+            if source.transposed:
+                tensors[theirs] = np.ascontiguousarray(data.T)
+            else:
+                tensors[theirs] = data[start : start + shape[0]]
+                start += shape[0]
+    return tensors
+
+
+def fill(model: Pretrained, tensors: Mapping[str, Array]) -> None:
+    """Give a model the weights of `tensors`, under Hugging Face's names.
+
+    All names, shapes and dtypes are checked before anything changes.
+
+    Parameters
+    ----------
+    model : GPT2, Llama, Bert or T5
+    tensors : mapping of str to ndarray
+        Floating point; as for `to_ours`. They are copied once, into the model's flat buffers.
+
+    Raises
+    ------
+    ValueError
+        As `to_ours`.
+    TypeError
+        When a tensor is not floating point.
+    """
+    found = to_ours(model, tensors)
+    for name, parts in found.items():
+        for part in parts:
+            if not np.issubdtype(part.dtype, np.floating):
+                raise TypeError(f"{name} must be floating point, got {part.dtype}")
+    for name, parameter in model.named_parameters():
+        parts = [np.asarray(part, np.float32) for part in found[name]]
+        parameter.data = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    nn.flatten_(model)
