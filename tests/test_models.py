@@ -376,13 +376,13 @@ class Distribution:
 
     def __init__(self, probabilities) -> None:
         self.row = np.log(np.array(probabilities, np.float32))
-        self.config = SimpleNamespace(context=8)
+        self.config = SimpleNamespace(context=8, cache_shape=(0, 1, 1))
         self.training = True
 
     def train(self, mode: bool = True) -> None:
         self.training = mode
 
-    def logits(self, input_ids, cu_seqlens=None, *, rows=None):
+    def logits(self, input_ids, cu_seqlens=None, *, rows=None, cache=None):
         assert not self.training
         return np.tile(self.row, (len(rows), 1))
 

@@ -1,16 +1,21 @@
-"""Generation: sampling a continuation, token by token."""
+"""Generation: texts that grow token by token, a batch of them at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import ops
+from ..nn import Array
+from .cache import KVCache
 
-__all__ = ["generate"]
+__all__ = ["Sampling", "generate", "stream"]
+
+Ids = npt.NDArray[np.int64]
 
 
 class LanguageModel(Protocol):
@@ -23,11 +28,239 @@ class LanguageModel(Protocol):
     def train(self, mode: bool = True) -> None: ...
     def logits(
         self,
-        input_ids: npt.NDArray[Any],
-        cu_seqlens: npt.NDArray[Any] | None = None,
+        input_ids: Array,
+        cu_seqlens: Array | None = None,
         *,
-        rows: npt.NDArray[Any] | None = None,
-    ) -> npt.NDArray[Any]: ...
+        rows: Array | None = None,
+        cache: KVCache | None = None,
+    ) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    It is drawn from softmax(logits / temperature), cut to the tokens that have at least `min_p`
+    times the probability of the likeliest, to the `top_k` likeliest, and of those to the fewest
+    whose probabilities reach `top_p` (`ops.sample`).
+
+    Parameters
+    ----------
+    temperature : float, default 1.0
+        0: always the likeliest token. Below 1 bolder, above 1 more diverse.
+    top_k : int, optional
+        Draw from so many of the likeliest tokens.
+    top_p : float, optional
+        In (0, 1]: draw from the fewest likeliest tokens that have this probability together.
+    min_p : float, default 0.0
+        In [0, 1]: tokens less likely than so many times the likeliest are never drawn.
+    repetition_penalty : float, default 1.0
+        Above 0. The logits of tokens that the text holds already are divided by it where they are
+        positive, and multiplied where they are negative; above 1 discourages repetition.
+    seed : int, default 0
+        In [0, 2^64). The same seed gives the same text; the texts of a batch differ.
+
+    Raises
+    ------
+    ValueError
+        When one is out of range.
+
+    References
+    ----------
+    Fan, Lewis & Dauphin, "Hierarchical Neural Story Generation", 2018, arXiv:1805.04833 (top-k);
+    Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020, arXiv:1904.09751
+    (top-p); Nguyen et al., "Turning Up the Heat", 2024, arXiv:2407.01082 (min-p); Keskar et al.,
+    "CTRL", 2019, arXiv:1909.05858 (repetition penalty).
+
+    Examples
+    --------
+    >>> logits = np.array([1.0, 3.0, 2.0], np.float32)
+    >>> Sampling(temperature=0).draw(logits, np.array([0]))
+    1
+    >>> Sampling(temperature=0, repetition_penalty=2.0).draw(logits, np.array([0, 1]))
+    2
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be >= 0, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k must be >= 1, got {self.top_k}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must lie in [0, 1], got {self.min_p}")
+        if not 0 < self.repetition_penalty < np.inf:
+            raise ValueError(f"repetition_penalty must be > 0, got {self.repetition_penalty}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must lie in [0, 2^64), got {self.seed}")
+
+    def draw(self, logits: Array, text: Array, number: int = 0) -> int:
+        """Choose a token.
+
+        Parameters
+        ----------
+        logits : ndarray
+            [vocab_size].
+        text : ndarray of int
+            What comes before.
+        number : int, default 0
+            Which of the seed's random numbers.
+
+        Raises
+        ------
+        FloatingPointError
+            When the logits hold NaN.
+        """
+        if self.repetition_penalty != 1:
+            seen, penalty = np.unique(text), np.float32(self.repetition_penalty)
+            logits = logits.copy()
+            old = logits[seen]
+            logits[seen] = np.where(old > 0, old / penalty, old * penalty)
+        token = ops.sample(
+            logits, temperature=self.temperature, top_k=self.top_k,
+            top_p=1.0 if self.top_p is None else self.top_p, min_p=self.min_p,
+            seed=self.seed, offset=number,
+        ).item()  # fmt: skip
+        if token < 0:
+            raise FloatingPointError("the logits hold NaN: the model's weights have diverged")
+        return int(token)
+
+
+class _Text:
+    """One text of a batch."""
+
+    def __init__(self, index: int, prompt: Ids, max_new_tokens: int) -> None:
+        self.index = index
+        self.ids = np.empty(len(prompt) + max_new_tokens, np.int64)
+        self.ids[: len(prompt)] = prompt
+        self.length = self.given = len(prompt)
+        self.read = 0  # tokens whose keys and values are in the cache
+
+    def append(self, token: int) -> None:
+        self.ids[self.length] = token
+        self.length += 1
+
+
+def stream(
+    model: LanguageModel,
+    prompts: Sequence[npt.ArrayLike],
+    max_new_tokens: int,
+    sampling: Sampling | None = None,
+    stop: Collection[int] = (),
+) -> Iterator[tuple[int, int]]:
+    """Continue texts, and yield each token as it is drawn.
+
+    The prompts are read in one packed pass, without padding; from then on each text costs a token
+    a step. Where a text outgrows the model's context, the model sees its last tokens.
+
+    Parameters
+    ----------
+    model : GPT2 or Llama
+        Used in evaluation mode; its mode is restored at the end.
+    prompts : sequence of array_like of int
+        The texts to continue, of any lengths >= 1.
+    max_new_tokens : int
+        How many tokens to add to each at most.
+    sampling : Sampling, optional
+        How tokens are chosen.
+    stop : collection of int
+        Tokens that end a text. They are not part of it.
+
+    Yields
+    ------
+    index, token : int
+        Of which text, and its next token. A text is done when its index comes no more; sending
+        the index of a text, or a collection of them, ends it early.
+
+    Raises
+    ------
+    ValueError
+        When a prompt is empty or holds something else than ints.
+    FloatingPointError
+        When the model's logits hold NaN.
+
+    Examples
+    --------
+    >>> from evergrad.models import GPT2, GPT2Config
+    >>> model = GPT2(GPT2Config(vocab_size=50, context=16, layers=1, heads=2, dim=8))
+    >>> [index for index, _ in stream(model, [[1, 2, 3], [4]], max_new_tokens=2)]
+    [0, 1, 0, 1]
+    """
+    sampling = Sampling() if sampling is None else sampling
+    texts = [_Text(i, _prompt(p), max(max_new_tokens, 0)) for i, p in enumerate(prompts)]
+    if max_new_tokens <= 0 or not texts:
+        return
+    context = model.config.context
+    longest = max(text.given for text in texts) + max_new_tokens - 1  # the last one is not read
+    was_training = model.training
+    model.train(False)
+    try:
+        inside = [text for text in texts if text.given <= context]
+        outside = [text for text in texts if text.given > context]
+        cache = KVCache(model.config, len(inside), min(context, longest))
+        while inside or outside:
+            drawn = []
+            for group, group_cache in ((inside, cache), (outside, None)):
+                if group:
+                    logits = _logits(model, group, context, group_cache)
+                    drawn += list(zip(group, logits, strict=True))
+            done = set()
+            for text, row in sorted(drawn, key=lambda pair: pair[0].index):
+                number = (text.index << 32) + text.length - text.given
+                token = sampling.draw(row, text.ids[: text.length], number)
+                if token in stop:
+                    done.add(text.index)
+                    continue
+                text.append(token)
+                ended = yield text.index, token
+                if ended is not None:
+                    done.update([ended] if isinstance(ended, int) else ended)
+                if text.length == len(text.ids):
+                    done.add(text.index)
+            outside = [text for text in outside if text.index not in done]
+            kept = [slot for slot, text in enumerate(inside) if text.index not in done]
+            leaving = [inside[slot] for slot in kept if inside[slot].length > context]
+            kept = [slot for slot in kept if inside[slot].length <= context]
+            outside += leaving
+            if len(kept) < len(inside):
+                cache.select(kept)
+                inside = [inside[slot] for slot in kept]
+    finally:
+        model.train(was_training)
+
+
+def _logits(
+    model: LanguageModel, texts: Sequence[_Text], context: int, cache: KVCache | None
+) -> Array:
+    """Scores of the next token of each text [texts, vocab_size], from what is new to the cache."""
+    if cache is None:
+        parts = [text.ids[text.length - context : text.length] for text in texts]
+    else:
+        parts = [text.ids[text.read : text.length] for text in texts]
+    cu_seqlens = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=cu_seqlens[1:])
+    ids = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    logits = model.logits(ids, cu_seqlens, rows=cu_seqlens[1:] - 1, cache=cache)
+    for text in texts:
+        text.read = text.length
+    return logits
+
+
+def _prompt(ids: npt.ArrayLike) -> Ids:
+    prompt = np.asarray(ids)
+    if prompt.ndim != 1 or not prompt.size or not np.issubdtype(prompt.dtype, np.integer):
+        raise ValueError(
+            f"ids must be a 1-D array of at least one int, got {prompt.dtype} {prompt.shape}"
+        )
+    return prompt.astype(np.int64)
 
 
 def generate(
@@ -38,34 +271,23 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
     seed: int = 0,
     stop: int | Collection[int] | None = None,
     on_token: Callable[[int], None] | None = None,
-) -> npt.NDArray[np.int64]:
-    """Continue a text.
-
-    Each token is drawn from softmax(logits / temperature), cut to the `top_k` likeliest tokens,
-    and of those to the fewest whose probabilities reach `top_p` (`ops.sample`). Where the text
-    outgrows the model's context, the model sees its last tokens.
+) -> Ids:
+    """Continue a text of token ids.
 
     Parameters
     ----------
-    model : GPT2
+    model : GPT2 or Llama
         Used in evaluation mode; its mode is restored.
     ids : array_like of int
         [n], n >= 1: the text to continue.
     max_new_tokens : int
         How many tokens to add at most.
-    temperature : float, default 1.0
-        0: always the likeliest token. Below 1 bolder, above 1 more diverse.
-    top_k : int, optional
-        Draw from so many of the likeliest tokens.
-    top_p : float, optional
-        In (0, 1]: draw from the fewest likeliest tokens that have this probability together.
-    min_p : float, default 0.0
-        In [0, 1]: tokens less likely than so many times the likeliest are never drawn.
-    seed : int, default 0
-        In [0, 2^64). The same seed gives the same text.
+    temperature, top_k, top_p, min_p, repetition_penalty, seed
+        As for `Sampling`.
     stop : int or collection of int, optional
         Tokens that end the text. They are not part of it.
     on_token : callable, optional
@@ -83,12 +305,6 @@ def generate(
     FloatingPointError
         When the model's logits hold NaN.
 
-    References
-    ----------
-    Fan, Lewis & Dauphin, "Hierarchical Neural Story Generation", 2018, arXiv:1805.04833 (top-k);
-    Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020, arXiv:1904.09751
-    (top-p).
-
     Examples
     --------
     >>> from evergrad.models import GPT2, GPT2Config
@@ -97,44 +313,11 @@ def generate(
     >>> ids.shape, ids[:3].tolist()
     ((23,), [1, 2, 3])
     """
-    prompt = np.asarray(ids)
-    if prompt.ndim != 1 or not prompt.size or not np.issubdtype(prompt.dtype, np.integer):
-        raise ValueError(
-            f"ids must be a 1-D array of at least one int, got {prompt.dtype} {prompt.shape}"
-        )
-    if not temperature >= 0:
-        raise ValueError(f"temperature must be >= 0, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be >= 1, got {top_k}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
-    if not 0 <= min_p <= 1:
-        raise ValueError(f"min_p must lie in [0, 1], got {min_p}")
-
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     stops = {stop} if isinstance(stop, (int, np.integer)) else set(stop or ())
-    text = np.empty(len(prompt) + max(max_new_tokens, 0), np.int64)
-    text[: len(prompt)] = prompt
-    length, context = len(prompt), model.config.context
-
-    was_training = model.training
-    model.train(False)
-    try:
-        while length < len(text):
-            window = text[max(length - context, 0) : length]
-            logits = model.logits(window, rows=np.array([len(window) - 1]))
-            (token,) = ops.sample(
-                logits, temperature=temperature, top_k=top_k,
-                top_p=1.0 if top_p is None else top_p, min_p=min_p,
-                seed=seed, offset=length - len(prompt),
-            ).tolist()  # fmt: skip
-            if token < 0:
-                raise FloatingPointError("the logits hold NaN: the model's weights have diverged")
-            if token in stops:
-                break
-            text[length] = token
-            length += 1
-            if on_token is not None:
-                on_token(token)
-    finally:
-        model.train(was_training)
-    return text[:length]
+    new = []
+    for _, token in stream(model, [ids], max_new_tokens, sampling, stops):
+        new.append(token)
+        if on_token is not None:
+            on_token(token)
+    return np.concatenate([_prompt(ids), np.array(new, np.int64)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .batch import IGNORE_INDEX, Batch, pack, windows
 from .cleaning import clean
+from .stream import TextStream
 from .tokenizer import Tokenizer
 
-__all__ = ["IGNORE_INDEX", "Batch", "Tokenizer", "clean", "pack", "windows"]
+__all__ = ["IGNORE_INDEX", "Batch", "TextStream", "Tokenizer", "clean", "pack", "windows"]

@@ -1,0 +1,102 @@
+"""Text from tokens as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+__all__ = ["TextStream"]
+
+
+class _Decoder(Protocol):
+    def decode(self, ids: Sequence[int], /) -> str: ...
+
+
+class TextStream:
+    """Turn tokens into text one by one: what is given out is never taken back.
+
+    A character is held back until all its bytes are there, and what may be the beginning of a stop
+    string until it is known not to be.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+        Decodes.
+    stops : sequence of str
+        Strings that end the text. They are not part of it.
+
+    Attributes
+    ----------
+    text : str
+        All that was given out.
+    count : int
+        Tokens that came.
+    stopped : bool
+        Whether a stop string was met; what comes after it is dropped.
+
+    Raises
+    ------
+    ValueError
+        When a stop string is empty.
+
+    Examples
+    --------
+    >>> from evergrad.text import Tokenizer
+    >>> tokenizer = Tokenizer.train(["naïve"], vocab_size=257)
+    >>> stream = TextStream(tokenizer, stops=["END"])
+    >>> [stream.add(token) for token in tokenizer.encode("naïvE, EN, END of text").tolist()[:12]]
+    ['n', 'a', '', 'ï', 'v', '', 'E,', ' ', '', '', 'EN,', ' ']
+    """
+
+    def __init__(self, tokenizer: _Decoder, stops: Sequence[str] = ()) -> None:
+        if not all(stops):
+            raise ValueError("a stop string must not be empty")
+        self._tokenizer = tokenizer
+        self._stops = tuple(stops)
+        self._ids: list[int] = []
+        # Some tokenizers decode a token differently at the beginning of a text: so the tokens of
+        # the last piece are decoded again in front of the new ones, and cut off.
+        self._before = 0
+        self._pending = ""
+        self.text = ""
+        self.count = 0
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """The text that this token completes: often a word, sometimes nothing."""
+        self.count += 1
+        self._ids.append(token)
+        return self._release(self._decoded(final=False), final=False)
+
+    def finish(self) -> str:
+        """What is still held back."""
+        return self._release(self._decoded(final=True), final=True)
+
+    def _decoded(self, final: bool) -> str:
+        old = self._tokenizer.decode(self._ids[: self._before])
+        new = self._tokenizer.decode(self._ids)[len(old) :]
+        # U+FFFD at the end: the bytes of a character may still be coming (at most four make one).
+        if new.endswith("\ufffd") and len(self._ids) - self._before < 4 and not final:
+            return ""
+        self._ids = self._ids[self._before :]
+        self._before = len(self._ids)
+        return new
+
+    def _release(self, piece: str, final: bool) -> str:
+        if self.stopped:
+            return ""
+        ready = self._pending + piece
+        found = [at for stop in self._stops if (at := ready.find(stop)) >= 0]
+        self.stopped = bool(found)
+        end = min(found) if found else len(ready)
+        if not final and not found:
+            end -= max((_overlap(ready, stop) for stop in self._stops), default=0)
+        self._pending = "" if found else ready[end:]
+        self.text += ready[:end]
+        return ready[:end]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that `stop` begins with."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if stop.startswith(text[-n:])), 0)
