@@ -130,7 +130,8 @@ class Training:
             optimizer.zero_grad()
             loss = model(*next(batches))
             loss.backward()
-            pieces = [p for x in parameters.values() for p in x.grad.view(-1).split(NORM_PIECE)]
+            grads = [x.grad.view(-1) for x in parameters.values() if x.grad is not None]
+            pieces = [piece for grad in grads for piece in grad.split(NORM_PIECE)]
             norm = torch.nn.utils.get_total_norm(pieces)
             torch.nn.utils.clip_grads_with_norm_(parameters.values(), CLIP, norm)
             optimizer.step()
