@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .cache import KVCache
 from .folder import MODEL_TYPES, build, load, save
-from .generation import generate
+from .generation import Sampling, generate, stream
 from .gpt2 import GPT2, GPT2Config
 from .llama import Llama, LlamaConfig
 from .weights import to_ours, to_theirs
@@ -20,10 +20,12 @@ __all__ = [
     "KVCache",
     "Llama",
     "LlamaConfig",
+    "Sampling",
     "build",
     "generate",
     "load",
     "save",
+    "stream",
     "to_ours",
     "to_theirs",
 ]

@@ -1,0 +1,170 @@
+"""Texts that grow: batches, caches and contexts give the same tokens; streams lose nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evergrad import models
+from evergrad.models import GPT2, GPT2Config, Llama, LlamaConfig, Sampling
+from evergrad.text import TextStream, Tokenizer
+
+PROMPTS = ([5, 3, 8], [7], [1, 2, 3, 4, 5, 6, 7, 8, 9], [40, 41])
+
+
+def drawn(model):
+    rng = np.random.default_rng(7)
+    for array in model.state_dict().values():
+        array += rng.standard_normal(array.shape, np.float32) * np.float32(0.2)
+    model.eval()
+    return model
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def model(request):
+    if request.param == "gpt2":
+        return drawn(GPT2(GPT2Config(vocab_size=60, context=24, layers=2, heads=2, dim=16)))
+    config = LlamaConfig(
+        vocab_size=60, context=24, layers=2, heads=4, kv_heads=2, dim=16, hidden=24
+    )
+    return drawn(Llama(config))
+
+
+def continued(model, prompts, count, **options):
+    stop = options.pop("stop", ())
+    texts = [list(prompt) for prompt in prompts]
+    for index, token in models.stream(model, prompts, count, Sampling(**options), stop):
+        texts[index].append(token)
+    return texts
+
+
+def by_hand(model, prompt, count):
+    """Without a cache, from the last tokens that the context holds."""
+    ids = list(prompt)
+    for _ in range(count):
+        window = np.array(ids[-model.config.context :])
+        ids.append(int(model.logits(window)[-1].argmax()))
+    return ids
+
+
+def test_a_batch_gives_what_each_text_gives_by_itself(model):
+    together = continued(model, PROMPTS, 12, temperature=0)
+    assert together == [by_hand(model, prompt, 12) for prompt in PROMPTS]
+    assert len(set(map(tuple, together))) == len(PROMPTS)
+
+
+def test_texts_leave_the_context_one_by_one(model):
+    together = continued(model, [*PROMPTS, list(range(40))], 40, temperature=0)
+    assert together == [by_hand(model, prompt, 40) for prompt in [*PROMPTS, range(40)]]
+
+
+def test_drawn_texts_do_not_depend_on_the_length_of_the_batch(model):
+    options = {"temperature": 1.0, "top_k": 20, "seed": 3}
+    together = continued(model, PROMPTS, 10, **options)
+    assert together[:2] == continued(model, PROMPTS[:2], 10, **options)
+    assert together != continued(model, PROMPTS, 10, **{**options, "seed": 4})
+    same = continued(model, [[1, 2]] * 3, 20, **options)
+    assert len(set(map(tuple, same))) == 3
+
+
+def test_a_stopped_text_leaves_the_others_alone(model):
+    free = continued(model, PROMPTS, 12, temperature=0)
+    stop = free[1][4]
+    expected = []
+    for prompt, text in zip(PROMPTS, free, strict=True):
+        new = text[len(prompt) :]
+        expected.append(list(prompt) + (new[: new.index(stop)] if stop in new else new))
+    assert continued(model, PROMPTS, 12, temperature=0, stop={stop}) == expected
+    assert expected[1] != free[1]
+
+
+def test_the_reader_can_end_a_text(model):
+    texts = [list(prompt) for prompt in PROMPTS]
+    running = models.stream(model, PROMPTS, 12, Sampling(temperature=0))
+    index, token = next(running)
+    try:
+        while True:
+            texts[index].append(token)
+            enough = index == 2 and len(texts[2]) == len(PROMPTS[2]) + 3
+            index, token = running.send(index if enough else None)
+    except StopIteration:
+        pass
+    expected = [by_hand(model, prompt, 12) for prompt in PROMPTS]
+    expected[2] = expected[2][: len(PROMPTS[2]) + 3]
+    assert texts == expected
+
+
+def test_the_mode_is_restored_when_the_reader_leaves(model):
+    model.train()
+    running = models.stream(model, PROMPTS, 12)
+    next(running)
+    assert not model.training
+    running.close()
+    assert model.training
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.7])
+def test_the_repetition_penalty_is_that_of_transformers(penalty):
+    rng = np.random.default_rng(3)
+    logits = rng.standard_normal(50).astype(np.float32)
+    text = rng.integers(0, 50, 20)
+    process = transformers.RepetitionPenaltyLogitsProcessor(penalty)
+    theirs = process(torch.as_tensor(text)[None], torch.as_tensor(logits)[None])[0].numpy()
+    for _ in range(50):  # the order of all tokens
+        sampling = Sampling(temperature=0, repetition_penalty=penalty)
+        best = sampling.draw(logits, text)
+        assert best == theirs.argmax()
+        theirs[best] = logits[best] = -1e30
+    assert logits.max() == np.float32(-1e30)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repetition_penalty": 0}, "repetition_penalty must be > 0"),
+        ({"repetition_penalty": float("nan")}, "repetition_penalty must be > 0"),
+        ({"seed": -1}, "seed must lie"),
+    ],
+    ids=str,
+)
+def test_sampling_names_bad_settings(options, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**options)
+
+
+# Streams.
+
+TOKENIZER = Tokenizer.train(["the naïve stream of 文字 and 🌊 waves END"] * 3, vocab_size=300)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(st.sampled_from("aENDï文🌊 x"), max_size=40),
+    st.lists(st.sampled_from(["END", "EN文", "🌊", "aa", "DE"]), max_size=2),
+)
+def test_a_stream_gives_the_text_up_to_the_first_stop_string(text, stops):
+    stream = TextStream(TOKENIZER, stops)
+    pieces = []
+    for token in TOKENIZER.encode(text).tolist():
+        pieces.append(stream.add(token))
+        if stream.stopped:
+            break
+    pieces.append(stream.finish())
+    found = [text.find(stop) for stop in stops if stop in text]
+    assert "".join(pieces) == stream.text == text[: min(found, default=len(text))]
+    assert stream.stopped == bool(found)
+
+
+def test_a_stream_gives_bytes_that_are_no_character_too():
+    ids = [*TOKENIZER.encode("a").tolist(), *TOKENIZER.encode("🌊").tolist()[:1]]
+    stream = TextStream(TOKENIZER)
+    assert "".join([*map(stream.add, ids), stream.finish()]) == TOKENIZER.decode(ids)
+
+
+def test_a_stop_string_is_not_empty():
+    with pytest.raises(ValueError, match="must not be empty"):
+        TextStream(TOKENIZER, ["x", ""])
