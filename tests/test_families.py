@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evergrad import models
+import evergrad
+from evergrad import models, nn
 from evergrad.text import Batch
 from op_support import SEED
 
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # their warnings are not our
 
 VOCAB, IGNORED = 61, -100
 LENGTHS = (9, 1, 24, 5)
+SOURCES = (3, 7, 14, 1)
 
 
 def drawn(module: Any) -> Any:
@@ -63,6 +65,37 @@ def llama(**options: Any) -> Any:
     )
 
 
+def bert(kind: str = "BertForMaskedLM", **options: Any) -> Any:
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 96,
+    }
+    return getattr(transformers, kind)(transformers.BertConfig(**SIZES, **sizes, **options))
+
+
+def t5(untied: bool = False, **options: Any) -> Any:
+    sizes = {
+        "d_model": 16,
+        "d_kv": 6,
+        "d_ff": 40,
+        "num_layers": 2,
+        "num_decoder_layers": 3,
+        "num_heads": 2,
+        "relative_attention_num_buckets": 8,
+        "relative_attention_max_distance": 12,
+        "decoder_start_token_id": 0,
+    }
+    config = transformers.T5Config(**SIZES, **{**sizes, **options}, tie_word_embeddings=not untied)
+    module = transformers.T5ForConditionalGeneration(config)
+    if untied:  # as in the files of T5 1.1
+        module.lm_head.weight = torch.nn.Parameter(torch.empty(VOCAB, 16))
+        module.config.tie_word_embeddings = False
+    return module
+
+
 LLAMA_3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -83,6 +116,19 @@ CAUSAL: dict[str, Callable[[], Any]] = {
     "llama biased": lambda: llama(attention_bias=True, mlp_bias=True, num_key_value_heads=1),
 }
 
+BERT: dict[str, Callable[[], Any]] = {
+    "bert": bert,
+    "bert gelu_new": lambda: bert(hidden_act="gelu_new", type_vocab_size=3),
+}
+T5: dict[str, Callable[[], Any]] = {
+    "t5": t5,
+    "t5 gated": lambda: t5(feed_forward_proj="gated-gelu"),
+    "t5 untied": lambda: t5(untied=True),
+    "t5 1.1": lambda: t5(untied=True, feed_forward_proj="gated-gelu"),
+    "t5 gated silu": lambda: t5(feed_forward_proj="gated-silu", num_decoder_layers=None),
+}
+FAMILIES = {**CAUSAL, **BERT, **T5}
+
 
 @dataclass
 class Results:
@@ -93,24 +139,28 @@ class Results:
     gradients: dict[str, np.ndarray]
 
 
-def error(got: Any, exact: Any) -> float:
-    """Largest difference over largest magnitude."""
+def error(got: Any, exact: Any, around: float = 0.0) -> float:
+    """Largest difference over largest magnitude.
+
+    What is 0 but for rounding, such as the gradient of the keys' bias, is measured by the largest
+    magnitude of what is `around` it.
+    """
     difference = np.abs(np.asarray(got, np.float64) - exact).max(initial=0)
-    return float(difference / max(np.abs(exact).max(initial=0), 1e-300))
+    scale = np.abs(exact).max(initial=0)
+    return float(difference / (scale if scale > 1e-12 * around else around))
 
 
 def assert_close(ours: Results, exact: Results, theirs: Results) -> None:
     assert ours.gradients.keys() == exact.gradients.keys()
     pairs = [(name, *(r.gradients[name] for r in (ours, exact, theirs))) for name in ours.gradients]
+    largest = max(np.abs(gradient).max() for gradient in exact.gradients.values())
     for name, got, wanted, peer in (
         ("logits", ours.logits, exact.logits, theirs.logits),
         ("loss", ours.loss, exact.loss, theirs.loss),
         *pairs,
     ):
-        budget = max(1e-5, 3 * error(peer, wanted))
-        assert error(got, wanted) <= budget, (
-            f"{name}: {error(got, wanted):.2g}, budget {budget:.2g}"
-        )
+        found, budget = error(got, wanted, largest), max(1e-5, 3 * error(peer, wanted, largest))
+        assert found <= budget, f"{name}: {found:.2g}, budget {budget:.2g}"
 
 
 def padded(packed: np.ndarray, lengths: tuple[int, ...], fill: int) -> Any:
@@ -121,20 +171,42 @@ def padded(packed: np.ndarray, lengths: tuple[int, ...], fill: int) -> Any:
     return torch.tensor(out)
 
 
-def drawn_batch(lengths: tuple[int, ...] = LENGTHS) -> Batch:
+def offsets(lengths: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)])
+
+
+def drawn_batch(name: str) -> Any:
+    """Sequences of unequal length, for the family that the name begins with."""
     rng = np.random.default_rng(SEED)
-    total = sum(lengths)
-    target = rng.integers(0, VOCAB, total)
+    total = sum(LENGTHS)
+    ids, target = rng.integers(1, VOCAB, (2, total))  # 0 pads, and gets no gradient there
     target[rng.random(total) < 0.3] = IGNORED
     target[0] = 0  # at least one counts
-    return Batch(rng.integers(0, VOCAB, total), target, np.concatenate([[0], np.cumsum(lengths)]))
+    if name.startswith("bert"):
+        return models.MaskedBatch(ids, target, offsets(LENGTHS), rng.integers(0, 2, total))
+    if name.startswith("t5"):
+        sources = rng.integers(1, VOCAB, sum(SOURCES))
+        return models.Seq2SeqBatch(sources, offsets(SOURCES), ids, target, offsets(LENGTHS))
+    return Batch(ids, target, offsets(LENGTHS))
 
 
-def theirs_on(module: Any, batch: Batch, dtype: Any, lengths: tuple[int, ...] = LENGTHS) -> Results:
+def theirs_on(module: Any, batch: Any, dtype: Any) -> Results:
     module = module.to(dtype)
     module.zero_grad()
-    mask = padded(np.ones(sum(lengths), np.int64), lengths, 0)
-    logits = module(padded(batch.input_ids, lengths, 0), attention_mask=mask).logits
+    mask = padded(np.ones(sum(LENGTHS), np.int64), LENGTHS, 0)
+    if isinstance(batch, models.Seq2SeqBatch):
+        read = padded(np.ones(sum(SOURCES), np.int64), SOURCES, 0)
+        logits = module(
+            padded(batch.input_ids, SOURCES, 0),
+            attention_mask=read,
+            decoder_input_ids=padded(batch.decoder_ids, LENGTHS, 0),
+        ).logits
+    else:
+        options = {}
+        if isinstance(batch, models.MaskedBatch):
+            options["token_type_ids"] = padded(batch.segments, LENGTHS, 0)
+        ids = padded(batch.input_ids, LENGTHS, 0)
+        logits = module(ids, attention_mask=mask, **options).logits
     logits = logits[mask.bool()]
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor(batch.target))
     loss.backward()
@@ -153,13 +225,21 @@ def under_their_names(model: Any, gradients: dict[str, np.ndarray]) -> dict[str,
     return renamed
 
 
-def ours_on(model: Any, batch: Batch) -> Results:
-    logits = model.logits(batch.input_ids, batch.cu_seqlens)
+def logits_of(model: Any, batch: Any) -> np.ndarray:
+    if isinstance(batch, models.Seq2SeqBatch):
+        encoded = model.encode(batch.input_ids, batch.cu_seqlens)
+        return model.logits(batch.decoder_ids, batch.decoder_cu_seqlens, encoded=encoded)
+    if isinstance(batch, models.MaskedBatch):
+        return model.logits(batch.input_ids, batch.cu_seqlens, batch.segments)
+    return model.logits(batch.input_ids, batch.cu_seqlens)
+
+
+def ours_on(model: Any, batch: Any) -> Results:
     loss, backward = model.loss(batch)
     model.flat.grad.fill(0)
     backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    return Results(logits, loss, under_their_names(model, gradients))
+    return Results(logits_of(model, batch), loss, under_their_names(model, gradients))
 
 
 def loaded(module: Any, folder: Any) -> Any:
@@ -167,9 +247,9 @@ def loaded(module: Any, folder: Any) -> Any:
     return models.load(folder)
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_logits_loss_and_every_gradient(name, tmp_path):
-    module, batch = drawn(CAUSAL[name]()), drawn_batch()
+    module, batch = drawn(FAMILIES[name]()), drawn_batch(name)
     model = loaded(module, tmp_path)
     ours = ours_on(model, batch)
     theirs, exact = (theirs_on(module, batch, dtype) for dtype in (torch.float32, torch.float64))
@@ -182,15 +262,12 @@ def test_logits_loss_and_every_gradient(name, tmp_path):
     assert_close(ours, exact, theirs)
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_they_read_what_we_save(name, tmp_path):
-    module, batch = drawn(CAUSAL[name]()), drawn_batch()
+    module, batch = drawn(FAMILIES[name]()), drawn_batch(name)
     model = loaded(module, tmp_path / "theirs")
     models.save(model, tmp_path / "ours")
-    again, report = transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "ours", output_loading_info=True
-    )
-    assert type(again) is type(module)
+    again, report = type(module).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     for key, tensor in module.state_dict().items():
@@ -257,3 +334,184 @@ def test_a_configuration_out_of_proportion_takes_no_memory(name):
     settings = module.config.to_dict() | {name: 10**9}
     with pytest.raises(ValueError, match=r"expected the shape|cannot be filled"):
         models.build(settings, tensors)
+
+
+# BERT as an encoder.
+
+
+def encoder_outputs(module: Any, batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Hidden states and pooled outputs of transformers, in float64."""
+    mask = padded(np.ones(sum(LENGTHS), np.int64), LENGTHS, 0)
+    out = module.double().eval()(
+        padded(batch.input_ids, LENGTHS, 0),
+        attention_mask=mask,
+        token_type_ids=padded(batch.segments, LENGTHS, 0),
+    )
+    return out.last_hidden_state[mask.bool()].detach().numpy(), out.pooler_output.detach().numpy()
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForPreTraining"])
+def test_an_encoder_with_its_pooler(kind, tmp_path):
+    module, batch = drawn(bert(kind)), drawn_batch("bert")
+    model = loaded(module, tmp_path / "theirs")
+    assert model.config.has_pooler
+    assert model.config.has_head == (kind == "BertForPreTraining")
+    expected = encoder_outputs(module.base_model, batch)
+    hidden = model.encode(batch.input_ids, batch.cu_seqlens, batch.segments)
+    pooled, _ = model.pool(hidden, batch.cu_seqlens)
+    assert error(hidden, expected[0]) < 1e-5
+    assert error(pooled, expected[1]) < 1e-5
+
+    models.save(model, tmp_path / "ours")
+    again = transformers.AutoModel.from_pretrained(tmp_path / "ours")
+    for got, wanted in zip(encoder_outputs(again, batch), expected, strict=True):
+        assert error(got, wanted) < 1e-12
+
+
+def test_gradients_through_the_pooler(tmp_path):
+    module, batch = drawn(bert("BertModel")), drawn_batch("bert")
+    model = loaded(module, tmp_path)
+    hidden, hidden_backward = model(batch.input_ids, batch.cu_seqlens, batch.segments)
+    pooled, pool_backward = model.pool(hidden, batch.cu_seqlens)
+    dpooled = np.random.default_rng(SEED).standard_normal(pooled.shape, np.float32)
+    hidden_backward(pool_backward(dpooled))
+    out = module.double()(
+        padded(batch.input_ids, LENGTHS, 0),
+        attention_mask=padded(np.ones(sum(LENGTHS), np.int64), LENGTHS, 0),
+        token_type_ids=padded(batch.segments, LENGTHS, 0),
+    )
+    out.pooler_output.backward(torch.tensor(dpooled.astype(np.float64)))
+    gradients = under_their_names(model, {n: p.grad for n, p in model.named_parameters()})
+    exact = {name: parameter.grad.numpy() for name, parameter in module.named_parameters()}
+    largest = max(np.abs(gradient).max() for gradient in exact.values())
+    for name, gradient in exact.items():
+        assert error(gradients[name], gradient, largest) < 1e-5, name
+
+
+def test_the_first_berts_called_weights_gamma_and_beta(tmp_path):
+    module = drawn(bert())
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        older = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        tensors[older.replace("LayerNorm.bias", "LayerNorm.beta")] = tensor.numpy()
+    settings = module.config.to_dict() | {"architectures": ["BertForMaskedLM"]}
+    model, same = models.build(settings, tensors), loaded(module, tmp_path)
+    np.testing.assert_array_equal(model.flat.data, same.flat.data)
+
+
+def test_what_an_encoder_cannot_do():
+    model = models.Bert(models.BertConfig(9, layers=1, heads=2, dim=8, hidden=8, has_head=False))
+    batch = models.MaskedBatch(np.array([1, 2]), np.array([-100, 3]), np.array([0, 2]))
+    with pytest.raises(ValueError, match="no masked-LM head"):
+        model.loss(batch)
+    with pytest.raises(ValueError, match="no masked-LM head"):
+        model.logits(batch.input_ids)
+    with pytest.raises(ValueError, match="no pooler"):
+        model.pool(model.encode(batch.input_ids), batch.cu_seqlens)
+
+
+# Parts of a model that learn, and seeds.
+
+OURS: dict[str, Callable[..., Any]] = {
+    "gpt2": lambda seed=1, **options: models.GPT2(
+        models.GPT2Config(VOCAB, 32, layers=2, heads=2, dim=16, **options), seed
+    ),
+    "llama": lambda seed=1, **options: models.Llama(
+        models.LlamaConfig(VOCAB, 32, layers=2, heads=2, kv_heads=1, dim=16, hidden=24, **options),
+        seed,
+    ),
+    "bert": lambda seed=1, **options: models.Bert(
+        models.BertConfig(VOCAB, 32, layers=2, heads=2, dim=16, hidden=24, **options), seed
+    ),
+    "t5": lambda seed=1, **options: models.T5(
+        models.T5Config(VOCAB, 2, heads=2, head_dim=8, dim=16, hidden=24, **options), seed
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_initial_loss_is_that_of_guessing(name):
+    loss, _ = OURS[name]().loss(drawn_batch(name))
+    # T5's embedding is that large from the beginning: its logits have a variance of 1.
+    assert loss == pytest.approx(np.log(VOCAB), abs=0.8 if name == "t5" else 0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"),
+    [
+        ("llama", ["embedding", "blocks.0"]),
+        ("llama", ["embedding", "blocks", "norm"]),
+        ("bert", ["words", "positions", "segments", "norm", "blocks.0"]),
+        ("bert", ["words", "positions", "segments", "norm", "blocks.0.attention"]),
+        ("bert", ["words", "positions", "segments", "norm", "blocks.0", "blocks.1.mlp"]),
+        ("bert", ["words", "positions", "segments", "norm", "blocks"]),
+        ("t5", ["embedding", "encoder"]),
+        ("t5", ["embedding", "encoder.blocks.0", "decoder.blocks.0"]),
+        ("t5", ["embedding", "encoder.position_bias", "decoder.position_bias"]),
+        ("t5", ["embedding", "encoder.blocks", "decoder.blocks", "decoder.norm"]),
+        ("t5", ["embedding", "decoder"]),
+        ("t5", ["embedding", "decoder", "encoder.blocks", "encoder.norm"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
+)
+def test_frozen_parts_leave_the_other_gradients_alone(name, frozen):
+    model, batch = OURS[name](), drawn_batch(name)
+    model.loss(batch)[1]()
+    expected = {name: parameter.grad.copy() for name, parameter in model.named_parameters()}
+    model.freeze(*frozen)
+    model.flat.grad.fill(0)
+    model.loss(batch)[1]()
+    learned = 0
+    for key, parameter in model.named_parameters():
+        if any(f"{key}.".startswith(f"{prefix}.") for prefix in frozen):
+            assert parameter.grad is None
+        else:
+            np.testing.assert_array_equal(parameter.grad, expected[key], err_msg=key)
+            learned += parameter.data.size
+    assert model.flat.data.size == learned
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_dropout_repeats_and_ends_in_evaluation(name):
+    options = {"attention_dropout": 0.2} if name == "llama" else {"dropout": 0.2}
+    model, batch = OURS[name](**options), drawn_batch(name)
+    state = model.random_state()
+    first, second = model.loss(batch)[0], model.loss(batch)[0]
+    assert first != second
+    model.load_random_state(state)
+    assert [model.loss(batch)[0], model.loss(batch)[0]] == [first, second]
+    model.eval()
+    assert model.loss(batch)[0] == OURS[name]().loss(batch)[0]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_gradient_in_float64_equals_finite_differences(name):
+    """Along random directions, all kinds of dropout included."""
+    options: dict[str, Any] = {} if name == "llama" else {"dropout": 0.2}
+    if name == "t5":  # a relu has corners
+        options |= {"gated": True, "activation": "gelu_tanh"}
+    else:
+        options["attention_dropout"] = 0.2
+    rng = np.random.default_rng(SEED)
+    with evergrad.use_backend("reference"):
+        model, batch = OURS[name](**options), drawn_batch(name)
+        for parameter in model.parameters():
+            parameter.data = parameter.data + 0.1 * rng.standard_normal(parameter.data.shape)
+            parameter.grad = np.zeros_like(parameter.data)
+        flat, state = nn.flatten_(model), model.random_state()
+        model.loss(batch)[1]()
+        weights = flat.data.copy()
+
+        def loss_at(data: np.ndarray) -> float:
+            flat.data[:] = data
+            model.load_random_state(state)
+            return model.loss(batch)[0]
+
+        for _ in range(3):
+            direction, step = rng.standard_normal(weights.size), 1e-7
+            slope = (loss_at(weights + step * direction) - loss_at(weights - step * direction)) / (
+                2 * step
+            )
+            assert slope == pytest.approx(
+                flat.grad @ direction, rel=0, abs=1e-7 * np.linalg.norm(flat.grad)
+            )

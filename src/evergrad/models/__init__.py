@@ -6,21 +6,30 @@ backward()                              # gradients in model.flat.grad
 
 from __future__ import annotations
 
+from .bert import Bert, BertConfig, MaskedBatch
 from .cache import KVCache
 from .folder import MODEL_TYPES, build, load, save
 from .generation import Sampling, generate, stream
 from .gpt2 import GPT2, GPT2Config
 from .llama import Llama, LlamaConfig
+from .t5 import T5, Encoded, Seq2SeqBatch, T5Config
 from .weights import to_ours, to_theirs
 
 __all__ = [
     "GPT2",
     "MODEL_TYPES",
+    "T5",
+    "Bert",
+    "BertConfig",
+    "Encoded",
     "GPT2Config",
     "KVCache",
     "Llama",
     "LlamaConfig",
+    "MaskedBatch",
     "Sampling",
+    "Seq2SeqBatch",
+    "T5Config",
     "build",
     "generate",
     "load",

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .. import ops
 from ..nn import Array
 
-__all__ = ["KVCache"]
+__all__ = ["CrossCache", "KVCache"]
 
 
 class Cached(Protocol):
@@ -260,3 +260,58 @@ class Layer:
             **options,
         )
         return mixed
+
+
+class CrossCache(KVCache):
+    """A `KVCache`, and the keys and values of the texts that a decoder looks at.
+
+    Slots that look at the same text share it, however many they are.
+
+    Parameters
+    ----------
+    config : T5Config
+        Of the model.
+    cross : list of ndarray
+        For each layer [total, 2 heads head_dim]: keys and values of texts laid end to end.
+    cu_seqlens_k : ndarray of int
+        [texts + 1]: where each begins, and the total. There is a slot for each.
+    capacity : int, optional
+        Tokens that a slot can hold.
+
+    Attributes
+    ----------
+    cu_seqlens_q : ndarray of int64
+        [texts + 1]: of the tokens that are being appended, those that look at each text.
+    """
+
+    def __init__(
+        self,
+        config: Cached,
+        cross: list[Array],
+        cu_seqlens_k: Array,
+        capacity: int | None = None,
+    ) -> None:
+        texts = len(cu_seqlens_k) - 1
+        super().__init__(config, texts, capacity)
+        self.cross, self.cu_seqlens_k = cross, cu_seqlens_k
+        self.cu_seqlens_q = np.zeros(texts + 1, np.int64)
+        self._text = np.arange(texts)  # that each slot looks at; never falls
+
+    def select(self, indices: npt.ArrayLike) -> None:
+        """As `KVCache.select`; what was read is copied only where texts change places."""
+        super().select(indices)
+        text = self._text[np.asarray(indices, np.int64).reshape(-1)]
+        if (text[1:] < text[:-1]).any():
+            bounds = self.cu_seqlens_k
+            rows = [np.arange(bounds[i], bounds[i + 1]) for i in text]
+            self.cross = [key_value[np.concatenate(rows)] for key_value in self.cross]
+            self.cu_seqlens_k = np.concatenate([[0], np.cumsum([len(each) for each in rows])])
+            text = np.arange(len(text))
+        self._text = text
+
+    def begin(self, cu_seqlens: Array) -> Array:
+        """As `KVCache.begin`."""
+        positions = super().begin(cu_seqlens)
+        first_slot = np.searchsorted(self._text, np.arange(len(self.cu_seqlens_k)))
+        self.cu_seqlens_q = np.asarray(cu_seqlens, np.int64)[first_slot]
+        return positions

@@ -8,13 +8,15 @@ from typing import Any
 
 from .. import io
 from ..nn import Array
+from .bert import Bert
 from .gpt2 import GPT2
 from .llama import Llama
+from .t5 import T5
 from .weights import Pretrained, fill, to_theirs
 
 __all__ = ["MODEL_TYPES", "build", "load", "save"]
 
-MODEL_TYPES: dict[Any, type[Any]] = {model.model_type: model for model in (GPT2, Llama)}
+MODEL_TYPES: dict[Any, type[Any]] = {model.model_type: model for model in (GPT2, Llama, Bert, T5)}
 
 
 def save(model: Pretrained, folder: str | Path) -> None:
@@ -133,7 +135,9 @@ def outline(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
             f"the configuration of a {kind.model_type} is incomplete: {error}"
         ) from None
     name = kind.weight_names[next(iter(kind.weight_names))]
-    table = tensors.get(name, tensors.get(name.removeprefix(kind.weight_prefix)))
+    table = tensors.get(name)
+    if table is None:
+        table = tensors.get(name.removeprefix(kind.weight_prefix))
     expected = (config.vocab_size, config.dim)
     if table is None or tuple(table.shape) != expected:
         got = "missing" if table is None else f"of shape {tuple(table.shape)}"

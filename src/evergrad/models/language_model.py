@@ -31,6 +31,15 @@ class TokenModel(Pretrained):
 
     head: nn.Head
 
+    def _positions(self, cu_seqlens: Array) -> Array:
+        """Each token's position in its own sequence, none beyond the context."""
+        longest = np.diff(cu_seqlens).max(initial=0)
+        if longest > self.config.context:
+            raise ValueError(
+                f"a sequence has {longest} tokens, more than the context of {self.config.context}"
+            )
+        return positions_of(cu_seqlens)
+
     def _states(self, batch: Any, target: Array) -> tuple[Array, Array, once]:
         """What the head sees, the targets beside it, and the way back from it."""
         raise NotImplementedError
@@ -271,15 +280,6 @@ class CausalLM(TokenModel):
         hidden, _ = self._run(input_ids, cu_seqlens, cache, learn=False)
         out, _ = self.head(hidden if rows is None else hidden[rows], need_dx=False)
         return out
-
-    def _positions(self, cu_seqlens: Array) -> Array:
-        """Each token's position in its own sequence, none beyond the context."""
-        longest = np.diff(cu_seqlens).max(initial=0)
-        if longest > self.config.context:
-            raise ValueError(
-                f"a sequence has {longest} tokens, more than the context of {self.config.context}"
-            )
-        return positions_of(cu_seqlens)
 
 
 def positions_of(cu_seqlens: Array) -> Array:

@@ -44,6 +44,11 @@ class Pretrained(nn.Module):
     weight_prefix: str  # of the body's names; files of the bare body leave it out
 
     @property
+    def is_bare(self) -> bool:
+        """Whether this is a body alone, which files name without the prefix."""
+        return False
+
+    @property
     def ignored_weights(self) -> tuple[str, ...]:
         """Patterns of tensors in files that tell this model nothing."""
         return ()
@@ -126,8 +131,8 @@ def to_ours(model: Pretrained, tensors: Mapping[str, Any]) -> dict[str, list[Any
     for ours, source in sources(model).items():
         parts = []
         for theirs, shape in zip(source.names, source.shapes, strict=True):
-            name = theirs if theirs in tensors else theirs.removeprefix(prefix)
-            if name not in tensors:
+            name = _found(theirs, prefix, tensors)
+            if name is None:
                 problems.append(f"missing: {theirs}")
                 continue
             used.add(name)
@@ -151,6 +156,17 @@ def to_ours(model: Pretrained, tensors: Mapping[str, Any]) -> dict[str, list[Any
     return found
 
 
+def _found(theirs: str, prefix: str, tensors: Mapping[str, Any]) -> str | None:
+    """The name that a tensor has in this file: bare, or in the first BERTs' words."""
+    for name in (theirs, theirs.removeprefix(prefix)):
+        norm, _, last = name.rpartition(".LayerNorm.")
+        older = f"{norm}.LayerNorm.{ {'weight': 'gamma', 'bias': 'beta'}.get(last) }"
+        for each in (name, older):
+            if each in tensors:
+                return each
+    return None
+
+
 def to_theirs(model: Pretrained) -> dict[str, Array]:
     """Give a model's weights under Hugging Face's names.
 
@@ -171,10 +187,12 @@ def to_theirs(model: Pretrained) -> dict[str, Array]:
     (8, 24)
     """
     parameters = dict(model.named_parameters())
+    prefix = model.weight_prefix if model.is_bare else ""
     tensors = {}
     for ours, source in sources(model).items():
         data, start = parameters[ours].data, 0
-        for theirs, shape in zip(source.names, source.shapes, strict=True):
+        for name, shape in zip(source.names, source.shapes, strict=True):
+            theirs = name.removeprefix(prefix)
             if source.transposed:
                 tensors[theirs] = np.ascontiguousarray(data.T)
             else:

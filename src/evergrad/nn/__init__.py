@@ -22,6 +22,7 @@ from .norm import LayerNorm, RMSNorm
 from .packed import PackedLinear
 from .parameter import Parameter
 from .pooling import Pool
+from .position import RelativePositionBias
 from .random import RandomStream
 from .rotary import Rotary, Rotation
 from .sequential import Sequential
@@ -46,6 +47,7 @@ __all__ = [
     "RMSNorm",
     "RandomStream",
     "ReLU",
+    "RelativePositionBias",
     "ResidualLinear",
     "Rotary",
     "Rotation",

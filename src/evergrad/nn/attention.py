@@ -136,7 +136,7 @@ class Attention(Module):
         cu_seqlens: Array | None = None,
         *,
         rotation: Rotation | None = None,
-        bias: Array | None = None,
+        bias: Any = None,
         dbias: Array | None = None,
         cache: LayerCache | None = None,
         residual: Array | None = None,
@@ -154,7 +154,8 @@ class Attention(Module):
         rotation : Rotation, optional
             Angles by which queries and keys turn.
         bias : ndarray, optional
-            [1, heads or 1, tokens_q, tokens_k] of the longest sequence: added to the scores.
+            [1, heads or 1, tokens_q, tokens_k] of the longest sequence: added to the scores. With
+            a cache: what its `attend` takes.
         dbias : ndarray, optional
             The shape of `bias`; its gradient is added to it.
         cache : LayerCache, optional
