@@ -39,13 +39,14 @@ COMMON_FLAGS = [
 #: The kernels are compiled once for each of these; which one runs is decided at import.
 ISA_FLAGS: dict[str, list[str]] = {"scalar": ["-fno-tree-vectorize"]}
 if platform.machine().lower() in ("x86_64", "amd64"):
-    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma"]
+    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
     ISA_FLAGS["avx512"] = [
         "-mavx512f",
         "-mavx512dq",
         "-mavx512bw",
         "-mavx512vl",
         "-mfma",
+        "-mf16c",
         "-mprefer-vector-width=512",
     ]
 elif platform.machine().lower() in ("aarch64", "arm64"):

@@ -57,6 +57,9 @@ inline float* mutable_data(Array& x) { return static_cast<float*>(x.mutable_data
 inline float* mutable_data(Optional& x) { return x ? mutable_data(*x) : nullptr; }
 inline const int64_t* indices(const Array& x) { return static_cast<const int64_t*>(x.data()); }
 
+// The C API's number of an activation's name.
+int activation_code(const std::optional<std::string>& name);
+
 // Runs f without the GIL and turns its status into an exception.
 template <class F>
 void call(F&& f) {
@@ -83,6 +86,7 @@ inline Optional wanted(bool need, const Optional& given, const Shape& shape) {
 
 void register_runtime(py::module_& m);
 void register_gemm(py::module_& m);
+void register_quant(py::module_& m);
 void register_attention(py::module_& m);
 void register_softmax(py::module_& m);
 void register_norm(py::module_& m);

@@ -1,7 +1,6 @@
 #include "bindings/common.h"
 
 namespace evergrad {
-namespace {
 
 int activation_code(const std::optional<std::string>& name) {
   if (!name) return EVERGRAD_ACTIVATION_NONE;
@@ -13,6 +12,8 @@ int activation_code(const std::optional<std::string>& name) {
   if (*name == "silu") return EVERGRAD_ACTIVATION_SILU;
   throw py::value_error("activation: unknown name '" + *name + "'");
 }
+
+namespace {
 
 int64_t stride(const Array& x, py::ssize_t axis) {
   return x.strides(axis) / static_cast<py::ssize_t>(sizeof(float));

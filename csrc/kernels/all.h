@@ -15,6 +15,7 @@
 #include "kernels/norm.h"
 #include "kernels/optimizer.h"
 #include "kernels/pooling.h"
+#include "kernels/quant.h"
 #include "kernels/rotary.h"
 #include "kernels/sampling.h"
 #include "kernels/softmax.h"
@@ -34,6 +35,9 @@
       evergrad::gemm_sweep,                                       \
       evergrad::gemm_epilogue,                                    \
       evergrad::column_sum,                                       \
+      evergrad::unpack,                                           \
+      evergrad::group_sums,                                       \
+      evergrad::quant_dot,                                        \
       evergrad::attention_panels,                                 \
       evergrad::attention_scratch,                                \
       evergrad::attention,                                        \

@@ -11,6 +11,8 @@ namespace evergrad {
 
 using i64 = int64_t;
 
+enum class QuantKind : int { f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q6_k };
+
 enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh, silu };
 
 // What happens to a tile of C = A B once its last block of depth is in:
@@ -25,8 +27,8 @@ struct Epilogue {
 };
 
 // One sequence and one head of keys and values, with the group of query heads that reads it.
-// Strides count elements; `*_token` and `*_row` from one (query) token to the next, `*_head` from one
-// query head to the next. dout ... dbias are used by the backward alone.
+// Strides count elements; `*_token` and `*_row` from one (query) token to the next, `*_head` from
+// one query head to the next. dout ... dbias are used by the backward alone.
 struct AttentionHead {
   const float *query, *key, *value;
   float *out, *lse;  // out is read by the backward
@@ -104,6 +106,13 @@ struct KernelTable {
   void (*gemm_epilogue)(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogue);
   // out[j] += sum over rows of x[i, j]
   void (*column_sum)(i64 rows, i64 n, const float* x, i64 x_stride, float* out);
+
+  // quant: n numbers of a row, from the beginning of a block; and out[r] = row r . x, where sums
+  // are those of each 32 numbers of x (of a kind in blocks)
+  void (*unpack)(QuantKind kind, i64 n, const uint8_t* src, float* out);
+  void (*group_sums)(i64 n, const float* x, float* sums);
+  void (*quant_dot)(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes,
+                    const float* x, const float* sums, float* out);
 
   // attention: panels [panel_begin, panel_end) of the group's tokens_q * group rows, over the keys
   // [k_begin, k_end) alone; the backward takes all rows. Scratch sizes in floats.

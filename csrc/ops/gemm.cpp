@@ -44,23 +44,30 @@ struct Side {
   i64 panel, lanes;
   const float* data;
   i64 lane_stride, depth_stride;
+  const Quantized* quantized;  // instead of data, or null
 
   i64 panels() const { return parts_of(lanes, panel); }
-  void pack_range(i64 begin, i64 end, i64 d, i64 depth, float* packed) const {
-    pack(min_of(end, lanes) - begin, depth, data + begin * lane_stride + d * depth_stride,
-         lane_stride, depth_stride, packed);
+  bool pack_range(i64 begin, i64 end, i64 d, i64 depth, float* packed) const {
+    end = min_of(end, lanes);
+    if (quantized) return decode_range(begin, end, d, depth, packed);
+    pack(end - begin, depth, data + begin * lane_stride + d * depth_stride, lane_stride,
+         depth_stride, packed);
+    return true;
+  }
+  // A panel at a time is decoded into L2 and packed from there.
+  bool decode_range(i64 begin, i64 end, i64 d, i64 depth, float* packed) const {
+    const Buffer decoded(panel * depth);
+    if (!decoded) return false;
+    for (; begin < end; begin += panel, packed += panel * depth) {
+      const i64 count = min_of(panel, end - begin);
+      for (i64 i = 0; i < count; ++i)
+        kernels().unpack(quantized->kind, depth, quantized->at(begin + i, d),
+                         decoded.get() + i * depth);
+      pack(count, depth, decoded.get(), depth, 1, packed);
+    }
+    return true;
   }
 };
-
-void finish(const KernelTable& t, const Epilogue* epilogue, i64 i, i64 j, i64 height, i64 length,
-            float* out, i64 c_row) {
-  if (!epilogue) return;
-  Epilogue e = *epilogue;
-  if (e.bias) e.bias += j;
-  if (e.residual) e.residual += i * e.residual_stride + j;
-  if (e.pre) e.pre += i * e.pre_stride + j;
-  t.gemm_epilogue(height, length, out, c_row, &e);
-}
 
 // Few rows or columns: the other side is read where it lies, since packing it would cost more than
 // the product. Up to so many for dots, and for sweeps, which load and store C.
@@ -109,6 +116,16 @@ int sweeps(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float*
 
 }  // namespace
 
+void finish(const KernelTable& t, const Epilogue* epilogue, i64 i, i64 j, i64 height, i64 length,
+            float* out, i64 c_row) {
+  if (!epilogue) return;
+  Epilogue e = *epilogue;
+  if (e.bias) e.bias += j;
+  if (e.residual) e.residual += i * e.residual_stride + j;
+  if (e.pre) e.pre += i * e.pre_stride + j;
+  t.gemm_epilogue(height, length, out, c_row, &e);
+}
+
 i64 packed_size(i64 n, i64 k) noexcept {
   const i64 panel = kernels().gemm_nr;
   return parts_of(n, panel) * panel * k;
@@ -116,7 +133,7 @@ i64 packed_size(i64 n, i64 k) noexcept {
 
 void pack(i64 n, i64 k, Matrix b, float* packed) noexcept {
   const KernelTable& t = kernels();
-  const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row};
+  const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, nullptr};
   const i64 block = parts_of(k, max_of(1, parts_of(k, depth_block)));
   const i64 width = cols.panels() * cols.panel, step = panels_per_task * cols.panel;
   parallel_ranges(n, step, [&](i64 begin, i64 end) {
@@ -128,17 +145,18 @@ void pack(i64 n, i64 k, Matrix b, float* packed) noexcept {
 }
 
 int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accumulate,
-         const Epilogue* epilogue, const float* packed_b) noexcept {
+         const Epilogue* epilogue, const float* packed_b, const Quantized* quantized_b) noexcept {
   if (m == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
-  if (!packed_b && k > 0 && a.col == 1 && b.row == 1 && min_of(m, n) <= few_dots) {
+  const bool plain = !packed_b && !quantized_b;
+  if (plain && k > 0 && a.col == 1 && b.row == 1 && min_of(m, n) <= few_dots) {
     dots(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
     return EVERGRAD_OK;
   }
-  if (!packed_b && k > 0 && b.col == 1 && m <= n && m <= few_sweeps && n <= longest_sweep)
+  if (plain && k > 0 && b.col == 1 && m <= n && m <= few_sweeps && n <= longest_sweep)
     return sweeps(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
-  const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col};
-  const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row};
+  const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col, nullptr};
+  const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, quantized_b};
   const bool rows_shared = m < n && (n - m) * k > floats_per_seam * m;
   const Side &shared = rows_shared ? rows : cols, &own = rows_shared ? cols : rows;
   const bool worth =
@@ -148,9 +166,12 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
 
   // A product without depth still owes C its zeros and its epilogue: one empty block.
   const bool deep = k >= depth_block && k >= 2 * max_of(m, n) && m * n <= halves_floats;
-  const i64 halves = deep && !epilogue && !packed_b ? 2 : 1;
-  const i64 blocks = max_of(1, parts_of(parts_of(k, halves), depth_block));  // of each half
-  const i64 block = parts_of(k, halves * blocks);
+  const i64 halves = deep && !epilogue && plain ? 2 : 1;
+  const i64 most_blocks = max_of(1, parts_of(parts_of(k, halves), depth_block));  // of each half
+  // Decoding begins where a block of the format does.
+  const i64 unit = quantized_b ? quantized_b->numbers : 1;
+  const i64 block = parts_of(parts_of(k, halves * most_blocks), unit) * unit;
+  const i64 blocks = k > 0 ? parts_of(k, halves * block) : 1;
   const auto depth_of = [&](i64 b) { return max_of(0, min_of(block, k - b * block)); };
   const i64 slab = min_of(shared_lanes, shared.panels() * shared.panel);
   const i64 together = min_of(blocks, max_of(1, shared_floats / max_of(1, slab * block)));
@@ -176,6 +197,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   float* const packed_shared = scratch.get() + workers * piece;
   float* const second = packed_shared + (alone ? workers : halves) * group;  // [m, n]
 
+  std::atomic<bool> enough{true};  // memory
   for (i64 s0 = 0; s0 < shared.lanes; s0 += slab)
     for (i64 g0 = 0; g0 < blocks; g0 += together) {
       const i64 s1 = min_of(s0 + slab, shared.lanes), g1 = min_of(g0 + together, blocks);
@@ -191,8 +213,9 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
             [&](i64 task) {
               const i64 half = task / steps / (g1 - g0), g = g0 + task / steps % (g1 - g0);
               const i64 b = half * blocks + g, s = s0 + task % steps * step;
-              shared.pack_range(s, min_of(s + step, s1), b * block, depth_of(b),
-                                packed_shared + half * group + offset(s, g, depth_of(b)));
+              if (!shared.pack_range(s, min_of(s + step, s1), b * block, depth_of(b),
+                                     packed_shared + half * group + offset(s, g, depth_of(b))))
+                enough = false;
             },
             worth);
       }
@@ -210,8 +233,12 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
             packed_half[worker] = half;
             for (i64 g = g0; g < g1; ++g) {
               const i64 b = half * blocks + g, depth = depth_of(b);
-              if (fresh) shared.pack_range(s0, s1, b * block, depth, packed + offset(s0, g, depth));
-              if (!own_packed) own.pack_range(o0, o1, b * block, depth, packed_own);
+              if ((fresh &&
+                   !shared.pack_range(s0, s1, b * block, depth, packed + offset(s0, g, depth))) ||
+                  (!own_packed && !own.pack_range(o0, o1, b * block, depth, packed_own))) {
+                enough = false;
+                return;
+              }
               const float* const mine = own_packed ? packed_cols(b, o0) : packed_own;
               // Panel by panel of the shared side: it comes from L3 once, the
               // piece from L2 each time.
@@ -233,6 +260,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
           },
           worth);
     }
+  if (!enough) return EVERGRAD_NO_MEMORY;
   if (halves == 2)
     parallel_rows(m, n, [&](i64 begin, i64 end) {
       for (i64 i = begin; i < end; ++i) t.add_rows(n, second + i * n, c + i * c_row);
@@ -269,14 +297,9 @@ namespace {
 int linear(i64 rows, i64 in, i64 features, const float* x, const float* weight, const float* packed,
            const float* bias, int activation, const float* residual, float* pre,
            float* out) noexcept {
-  // The product goes through `out` before the epilogue reads the residual.
-  const bool overwritten = residual == out;
-  const Buffer copy(overwritten ? rows * features : 1);
-  if (!copy) return EVERGRAD_NO_MEMORY;
-  if (overwritten) {
-    std::memcpy(copy.get(), residual, static_cast<std::size_t>(rows * features) * sizeof(float));
-    residual = copy.get();
-  }
+  const Overwritten kept(residual, out, rows * features);
+  if (!kept) return EVERGRAD_NO_MEMORY;
+  residual = kept.get();
   const Epilogue epilogue{bias,    static_cast<Activation>(activation), residual, features, pre,
                           features};
   const bool plain = !bias && !residual && !pre && activation == EVERGRAD_ACTIVATION_NONE;

@@ -1,6 +1,9 @@
 #include "runtime/cpu.h"
 
 #include <unistd.h>
+#if defined(EVERGRAD_HAVE_AVX2) || defined(EVERGRAD_HAVE_AVX512)
+#include <cpuid.h>
+#endif
 
 #include <atomic>
 #include <cstring>
@@ -31,6 +34,14 @@ struct Available {
   int count;
 };
 
+#if defined(EVERGRAD_HAVE_AVX2) || defined(EVERGRAD_HAVE_AVX512)
+// Conversion of half-precision numbers; not every compiler's __builtin_cpu_supports knows its name.
+bool has_f16c() {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 // __builtin_cpu_supports reads cpuid and, for the wide registers, xgetbv: an operating system that
 // does not save them counts as not having them.
 Available detect() {
@@ -44,12 +55,13 @@ Available detect() {
   __builtin_cpu_init();
 #endif
 #ifdef EVERGRAD_HAVE_AVX2
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) add(&evergrad_kernels_avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
+    add(&evergrad_kernels_avx2);
 #endif
 #ifdef EVERGRAD_HAVE_AVX512
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("fma"))
+      __builtin_cpu_supports("fma") && has_f16c())
     add(&evergrad_kernels_avx512);
 #endif
 #ifdef EVERGRAD_HAVE_NEON

@@ -142,6 +142,17 @@ EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) {
   return {_mm256_blendv_epi8(b.v, a.v, _mm256_castps_si256(m.v))};
 }
 
+EVG_INLINE VecI load_u8(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+EVG_INLINE VecI load_i8(const uint8_t* p) {
+  return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+EVG_INLINE VecI load_u16(const uint8_t* p) {
+  return {_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+EVG_INLINE float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
+
 EVG_INLINE VecI to_int(Vec a) { return {_mm256_cvtps_epi32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {_mm256_cvtepi32_ps(a.v)}; }
 EVG_INLINE VecI as_int(Vec a) { return {_mm256_castps_si256(a.v)}; }

@@ -143,6 +143,17 @@ EVG_INLINE Mask gti(VecI a, VecI b) { return {_mm512_cmpgt_epi32_mask(a.v, b.v)}
 EVG_INLINE Mask ltu(VecI a, VecI b) { return {_mm512_cmplt_epu32_mask(a.v, b.v)}; }
 EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) { return {_mm512_mask_blend_epi32(m.v, b.v, a.v)}; }
 
+EVG_INLINE VecI load_u8(const uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+EVG_INLINE VecI load_i8(const uint8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+EVG_INLINE VecI load_u16(const uint8_t* p) {
+  return {_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+EVG_INLINE float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
+
 EVG_INLINE VecI to_int(Vec a) { return {_mm512_cvtps_epi32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {_mm512_cvtepi32_ps(a.v)}; }
 EVG_INLINE VecI as_int(Vec a) { return {_mm512_castps_si512(a.v)}; }

@@ -114,6 +114,28 @@ EVG_INLINE Mask ltu(VecI a, VecI b) {
 }
 EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) { return {vbslq_s32(m.v, a.v, b.v)}; }
 
+EVG_INLINE VecI load_u8(const uint8_t* p) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, 4);
+  const uint16x8_t wide = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)));
+  return {vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(wide)))};
+}
+EVG_INLINE VecI load_i8(const uint8_t* p) {
+  uint32_t four;
+  __builtin_memcpy(&four, p, 4);
+  return {vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(four)))))};
+}
+EVG_INLINE VecI load_u16(const uint8_t* p) {
+  uint64_t four;
+  __builtin_memcpy(&four, p, 8);
+  return {vreinterpretq_s32_u32(vmovl_u16(vcreate_u16(four)))};
+}
+EVG_INLINE float half_to_float(uint16_t h) {
+  __fp16 x;
+  __builtin_memcpy(&x, &h, 2);
+  return static_cast<float>(x);
+}
+
 EVG_INLINE VecI to_int(Vec a) { return {vcvtnq_s32_f32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {vcvtq_f32_s32(a.v)}; }
 EVG_INLINE VecI as_int(Vec a) { return {vreinterpretq_s32_f32(a.v)}; }

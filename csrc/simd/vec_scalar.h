@@ -14,6 +14,8 @@
 //   reduce_add      a fixed tree, so the same bits every time.
 //   transpose       width vectors as a square: r[i] lane j and r[j] lane i change places.
 //   to_int          rounds to nearest even; beyond int32 and for NaN any value, but no trap.
+//   load_u8 ...     width bytes (or pairs of them, little-endian) at any address, as int32 lanes.
+//   half_to_float   IEEE binary16.
 //   VecI            int32 lanes that wrap; shr shifts in zeros, sar the sign; ltu is unsigned.
 #pragma once
 
@@ -108,6 +110,22 @@ EVG_INLINE VecI sar(VecI a) {
 EVG_INLINE Mask ltu(VecI a, VecI b) { return {bits(a) < bits(b)}; }
 EVG_INLINE Mask gti(VecI a, VecI b) { return {a.v > b.v}; }
 EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) { return m.v ? a : b; }
+
+EVG_INLINE VecI load_u8(const uint8_t* p) { return {*p}; }
+EVG_INLINE VecI load_i8(const uint8_t* p) { return {static_cast<int8_t>(*p)}; }
+EVG_INLINE VecI load_u16(const uint8_t* p) { return {p[0] | p[1] << 8}; }
+// By way of a float 2^112 too small, for the sake of subnormal halves.
+EVG_INLINE float half_to_float(uint16_t h) {
+  uint32_t bits = static_cast<uint32_t>(h & 0x7fff) << 13;
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  x *= 0x1p112f;
+  if ((h & 0x7c00) == 0x7c00) {  // infinite, or NaN
+    bits |= 0x7f800000u;
+    __builtin_memcpy(&x, &bits, 4);
+  }
+  return h & 0x8000 ? -x : x;
+}
 
 EVG_INLINE VecI to_int(Vec a) {
   // Floats from 2^23 on have no fraction: adding and taking away 2^23 rounds smaller ones.

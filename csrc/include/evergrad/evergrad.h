@@ -78,6 +78,32 @@ int evergrad_linear_packed(int64_t rows, int64_t in, int64_t features, const flo
                            const float* packed, const float* bias, int activation,
                            const float* residual, float* pre, float* out) EVERGRAD_NOEXCEPT;
 
+/* ---- quant ------------------------------------------------------------------------------------
+ */
+
+/* Weights of few bits in the block layouts of GGUF files; data may lie at any address. */
+enum {
+  EVERGRAD_F16,
+  EVERGRAD_BF16,
+  EVERGRAD_Q8_0,
+  EVERGRAD_Q4_0,
+  EVERGRAD_Q4_1,
+  EVERGRAD_Q5_0,
+  EVERGRAD_Q5_1,
+  EVERGRAD_Q4_K,
+  EVERGRAD_Q6_K
+};
+
+/* Bytes of a row; -1 where the kind is unknown, or the columns are no whole blocks of it. */
+int64_t evergrad_quantized_bytes(int kind, int64_t columns) EVERGRAD_NOEXCEPT;
+/* out[i] = row indices[i] (or i, where indices is null) as float. */
+int evergrad_unpack(int kind, int64_t rows, int64_t columns, const uint8_t* data,
+                    const int64_t* indices, float* out) EVERGRAD_NOEXCEPT;
+/* evergrad_linear, with the weight [features, in] in blocks. */
+int evergrad_linear_quantized(int kind, int64_t rows, int64_t in, int64_t features, const float* x,
+                              const uint8_t* weight, const float* bias, int activation,
+                              const float* residual, float* pre, float* out) EVERGRAD_NOEXCEPT;
+
 /* dpre = dout * act'(saved); dx = dpre weight; dweight += dpre^T x; dbias += column sums of dpre.
  * dx, dweight, dbias may be null. */
 int evergrad_linear_backward(int64_t rows, int64_t in, int64_t features, const float* dout,
@@ -103,8 +129,8 @@ typedef struct {
   float scale;
 } evergrad_attention_shape;
 
-/* A [batch, heads, tokens_q, tokens_k] view whose last axis is contiguous; a stride of 0 broadcasts.
- * Strides count elements. */
+/* A [batch, heads, tokens_q, tokens_k] view whose last axis is contiguous; a stride of 0
+ * broadcasts. Strides count elements. */
 typedef struct {
   void* data; /* may be null */
   int64_t batch, head, row;

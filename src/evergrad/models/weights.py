@@ -7,13 +7,13 @@ names, whose tensors lie one below the other in ours (`nn.PackedLinear`); or `Tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import nn
+from .. import nn, ops
 from ..nn import Array
 
 __all__ = ["Pretrained", "Transposed", "WeightNames", "fill", "to_ours", "to_theirs"]
@@ -190,7 +190,7 @@ def to_theirs(model: Pretrained) -> dict[str, Array]:
     prefix = model.weight_prefix if model.is_bare else ""
     tensors = {}
     for ours, source in sources(model).items():
-        data, start = parameters[ours].data, 0
+        data, start = np.asarray(parameters[ours].data), 0  # decoded, where it is in few bits
         for name, shape in zip(source.names, source.shapes, strict=True):
             theirs = name.removeprefix(prefix)
             if source.transposed:
@@ -209,8 +209,9 @@ def fill(model: Pretrained, tensors: Mapping[str, Array]) -> None:
     Parameters
     ----------
     model : GPT2, Llama, Bert or T5
-    tensors : mapping of str to ndarray
-        Floating point; as for `to_ours`. They are copied once, into the model's flat buffers.
+    tensors : mapping of str to ndarray or ops.QuantizedWeight
+        Floating point; as for `to_ours`. Arrays are copied once, into the model's flat buffers;
+        what is in few bits stays so (and where it is), unless it is stacked with another kind.
 
     Raises
     ------
@@ -225,6 +226,20 @@ def fill(model: Pretrained, tensors: Mapping[str, Array]) -> None:
             if not np.issubdtype(part.dtype, np.floating):
                 raise TypeError(f"{name} must be floating point, got {part.dtype}")
     for name, parameter in model.named_parameters():
-        parts = [np.asarray(part, np.float32) for part in found[name]]
-        parameter.data = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        values = _stacked(found[name])
+        if isinstance(values, ops.QuantizedWeight):
+            parameter.requires_grad = False
+        parameter.data = values
     nn.flatten_(model)
+
+
+def _stacked(parts: Sequence[Any]) -> Any:
+    """Parts one below the other; in few bits where all are, and alike."""
+    first = parts[0]
+    if isinstance(first, ops.QuantizedWeight):
+        if len(parts) == 1:
+            return first
+        if all(getattr(part, "kind", None) == first.kind for part in parts):
+            return ops.QuantizedWeight.concatenate(parts)
+    arrays = [np.asarray(part, np.float32) for part in parts]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -23,6 +23,7 @@ from .packed import PackedLinear
 from .parameter import Parameter
 from .pooling import Pool
 from .position import RelativePositionBias
+from .quantize import Quantized, quantize
 from .random import RandomStream
 from .rotary import Rotary, Rotation
 from .sequential import Sequential
@@ -44,6 +45,7 @@ __all__ = [
     "PackedLinear",
     "Parameter",
     "Pool",
+    "Quantized",
     "RMSNorm",
     "RandomStream",
     "ReLU",
@@ -57,4 +59,5 @@ __all__ = [
     "embedding_sum",
     "flatten_",
     "once",
+    "quantize",
 ]

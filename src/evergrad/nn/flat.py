@@ -117,8 +117,9 @@ def flatten_(module: Module) -> FlatParameters:
         start = stop
     for parameter in module.parameters():
         # A view would keep a whole former flat buffer alive.
-        if not parameter.requires_grad and parameter.data.base is not None:
-            parameter.data = parameter.data.copy()
+        values = parameter.data
+        if not parameter.requires_grad and getattr(values, "base", None) is not None:
+            parameter.data = values.copy()
 
     module.flat = FlatParameters(data, grad, sum(parameter.data.size for parameter in matrices))
     return module.flat

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .. import ops
 from .flat import FlatParameters, flatten_
 from .parameter import Parameter
 from .random import RandomStream
@@ -162,6 +163,8 @@ class Module:
                 problems.append(f"unknown: {name}")
             elif array.shape != (expected := parameters[name].data.shape):
                 problems.append(f"shape of {name}: got {array.shape}, expected {expected}")
+            elif isinstance(parameters[name].data, ops.QuantizedWeight):
+                problems.append(f"{name} is in few bits ({parameters[name].data.kind}): read-only")
         if problems:
             raise ValueError(
                 f"state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)

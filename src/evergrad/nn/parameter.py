@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..ops import QuantizedWeight
+
 __all__ = ["Parameter"]
 
 
@@ -23,8 +25,9 @@ class Parameter:
 
     Attributes
     ----------
-    data : ndarray
-        The values. After `flatten_` a view into the flat buffer: write with `data[...] = `.
+    data : ndarray or ops.QuantizedWeight
+        The values; in few bits they cannot learn. After `flatten_` a view into the flat buffer:
+        write with `data[...] = `.
     grad : ndarray or None
         The gradient, of `data`'s shape. Every backward pass adds to it.
 
@@ -43,7 +46,7 @@ class Parameter:
     def __init__(self, data: npt.ArrayLike, requires_grad: bool = True) -> None:
         is_double = isinstance(data, np.ndarray) and data.dtype == np.float64
         dtype = np.float64 if is_double else np.float32
-        self.data: npt.NDArray[Any] = np.ascontiguousarray(data, dtype)
+        self.data: Any = np.ascontiguousarray(data, dtype)
         self.grad: npt.NDArray[Any] | None = None
         self.requires_grad = requires_grad
 
@@ -53,6 +56,8 @@ class Parameter:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
+        if value and isinstance(self.data, QuantizedWeight):
+            raise ValueError("a parameter in few bits cannot learn: requires_grad must stay False")
         if value and self.grad is None:
             self.grad = np.zeros_like(self.data)
         elif not value:
@@ -60,4 +65,5 @@ class Parameter:
 
     def __repr__(self) -> str:
         frozen = "" if self.requires_grad else ", frozen"
-        return f"Parameter(shape={self.data.shape}, dtype={self.data.dtype}{frozen})"
+        kind = getattr(self.data, "kind", self.data.dtype)
+        return f"Parameter(shape={self.data.shape}, dtype={kind}{frozen})"

@@ -55,12 +55,14 @@ from .optimizer import (
 )
 from .pooling import pool, pool_backward
 from .position import relative_position_buckets
+from .quant import QuantizedWeight, quantize
 from .rotary import rotary, rotary_backward, rotary_table
 from .sampling import sample
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
 
 __all__ = [
     "PackedWeight",
+    "QuantizedWeight",
     "adam_step",
     "adam_step_rows",
     "attention",
@@ -97,6 +99,7 @@ __all__ = [
     "pack_weight",
     "pool",
     "pool_backward",
+    "quantize",
     "relative_position_buckets",
     "relu",
     "relu_backward",

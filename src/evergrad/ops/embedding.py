@@ -9,11 +9,12 @@ import numpy as np
 
 from ..backends import active
 from . import _check
+from .quant import QuantizedWeight
 
 
 def embedding(
     input: np.ndarray,
-    weight: np.ndarray,
+    weight: np.ndarray | QuantizedWeight,
     *,
     out: np.ndarray | None = None,
     accumulate: bool = False,
@@ -23,7 +24,8 @@ def embedding(
     Parameters
     ----------
     input : ndarray, int64 or int32, [...]
-    weight : ndarray, float32, [num_embeddings, dim]
+    weight : ndarray, float32, [num_embeddings, dim], or QuantizedWeight
+        Of the latter the rows asked for are decoded.
     out : ndarray, float32, [..., dim], optional
         Overwritten, or with ``accumulate`` added to (token plus position embedding in one pass).
     accumulate : bool
@@ -48,6 +50,10 @@ def embedding(
     >>> ops.embedding(np.array([1]), np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
     array([[3., 4.]], dtype=float32)
     """
+    if isinstance(weight, QuantizedWeight):
+        input, weight = _decoded("input", input, weight)
+        if out is None and not accumulate:
+            return weight.reshape(*input.shape, weight.shape[1])
     _check.floats("weight", weight)
     _check.has_rank("weight", weight, 2, 2)
     indices = _check.indices("input", input, weight.shape[0])
@@ -116,6 +122,15 @@ def embedding_backward(
     )
 
 
+def _decoded(
+    name: str, indices: np.ndarray, weight: QuantizedWeight
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows asked for, as a table of their own, and indices that take each in turn."""
+    indices = _check.indices(name, indices, weight.shape[0])
+    rows = active.unpack(weight.data, weight.kind, weight.shape[1], indices.reshape(-1), None)
+    return np.arange(indices.size).reshape(indices.shape), rows
+
+
 def _table(
     names: tuple[str, str], indices: Any, weight: Any, first: np.ndarray | None
 ) -> np.ndarray:
@@ -138,7 +153,7 @@ _TABLES = ("input", "weight"), ("positions", "position_weight"), ("segments", "s
 
 def embedding_sum(
     input: np.ndarray,
-    weight: np.ndarray,
+    weight: np.ndarray | QuantizedWeight,
     positions: np.ndarray,
     position_weight: np.ndarray,
     segments: np.ndarray | None = None,
@@ -154,7 +169,7 @@ def embedding_sum(
     Parameters
     ----------
     input : ndarray, int64 or int32, [...]
-    weight : ndarray, float32, [num_embeddings, dim]
+    weight : ndarray, float32, [num_embeddings, dim], or QuantizedWeight
     positions : ndarray, int64 or int32, the shape of ``input``
     position_weight : ndarray, float32, [num_positions, dim]
     segments : ndarray, int64 or int32, the shape of ``input``, optional
@@ -183,6 +198,8 @@ def embedding_sum(
     >>> ops.embedding_sum(np.array([1, 1]), words, np.array([0, 1]), places).ravel()
     array([12., 22.], dtype=float32)
     """
+    if isinstance(weight, QuantizedWeight):
+        input, weight = _decoded("input", input, weight)
     tokens = _table(_TABLES[0], input, weight, None)
     places = _table(_TABLES[1], positions, position_weight, weight)
     _check.has_shape("positions", places, tokens.shape)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backends import active, native_isa
 from . import _check
+from .quant import QuantizedWeight, decoded
 
 ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu")
 
@@ -181,7 +182,7 @@ def _layout() -> str:
 
 def linear(
     x: np.ndarray,
-    weight: np.ndarray | PackedWeight,
+    weight: np.ndarray | PackedWeight | QuantizedWeight,
     bias: np.ndarray | None = None,
     *,
     activation: str | None = None,
@@ -194,7 +195,7 @@ def linear(
     Parameters
     ----------
     x : ndarray, float32, [..., in_features]
-    weight : ndarray, float32, [out_features, in_features], or PackedWeight
+    weight : ndarray, float32, [out_features, in_features], PackedWeight or QuantizedWeight
     bias : ndarray, float32, [out_features], optional
     activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu"}
     residual : ndarray, float32, [..., out_features], optional
@@ -235,11 +236,14 @@ def linear(
                 f"weight: expected one packed for {_layout()}, got {weight.layout}; pack it again"
             )
         data = weight._data
+        _check.same_dtype("x", x, weight=data)
+    elif isinstance(weight, QuantizedWeight):
+        data = weight.data
     else:
         _check.floats("weight", weight)
         _check.has_rank("weight", weight, 2, 2)
         data = weight
-    _check.same_dtype("x", x, weight=data)
+        _check.same_dtype("x", x, weight=data)
     if weight.shape[1] != x.shape[-1]:
         raise ValueError(
             f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
@@ -254,6 +258,8 @@ def linear(
     rest = (bias, activation, _check.rows(residual), return_pre, _check.rows(out))
     if isinstance(weight, PackedWeight):
         result, pre = active.linear_packed(_check.rows(x), data, weight.shape[0], *rest)
+    elif isinstance(weight, QuantizedWeight):
+        result, pre = active.linear_quantized(_check.rows(x), data, weight.kind, *rest)
     else:
         result, pre = active.linear(_check.rows(x), data, *rest)
     result = result.reshape(shape) if out is None else out
@@ -263,7 +269,7 @@ def linear(
 def linear_backward(
     dout: np.ndarray,
     x: np.ndarray,
-    weight: np.ndarray,
+    weight: np.ndarray | QuantizedWeight,
     *,
     activation: str | None = None,
     saved: np.ndarray | None = None,
@@ -282,7 +288,7 @@ def linear_backward(
     ----------
     dout : ndarray, float32, [..., out_features]
     x, weight : ndarray
-        What ``linear`` was given.
+        What ``linear`` was given. A QuantizedWeight has no gradient: need_dweight must be False.
     activation : {None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu"}
     saved : ndarray, float32, the shape of ``dout``
         What the activation's own backward takes: the pre-activation for the gelus and "silu",
@@ -315,28 +321,29 @@ def linear_backward(
     _check.choice("activation", activation, ACTIVATIONS)
     _check.floats("x", x)
     _check.has_rank("x", x, 1)
-    _check.floats("weight", weight)
-    _check.has_rank("weight", weight, 2, 2)
-    _check.same_dtype("x", x, weight=weight)
-    if weight.shape[1] != x.shape[-1]:
+    matrix = decoded(weight, need_dweight)
+    _check.floats("weight", matrix)
+    _check.has_rank("weight", matrix, 2, 2)
+    _check.same_dtype("x", x, weight=matrix)
+    if matrix.shape[1] != x.shape[-1]:
         raise ValueError(
-            f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
+            f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {matrix.shape}"
         )
-    shape = (*x.shape[:-1], weight.shape[0])
+    shape = (*x.shape[:-1], matrix.shape[0])
     _check.required("dout", dout, shape, "x", x)
     if activation is not None:
         _check.required("saved", saved, shape, "x", x)
     if dx is not None:
         _check.output("dx", dx, x.shape, "x", x)
-        _check.no_overlap("dx", dx, dout=dout, x=x, weight=weight, saved=saved)
+        _check.no_overlap("dx", dx, dout=dout, x=x, weight=matrix, saved=saved)
     if dweight is not None:
-        _check.output("dweight", dweight, weight.shape, "x", x)
-        _check.no_overlap("dweight", dweight, dout=dout, x=x, weight=weight, saved=saved)
+        _check.output("dweight", dweight, matrix.shape, "x", x)
+        _check.no_overlap("dweight", dweight, dout=dout, x=x, weight=matrix, saved=saved)
     if dbias is not None:
-        _check.output("dbias", dbias, weight.shape[:1], "x", x)
-        _check.no_overlap("dbias", dbias, dout=dout, x=x, weight=weight, saved=saved)
+        _check.output("dbias", dbias, matrix.shape[:1], "x", x)
+        _check.no_overlap("dbias", dbias, dout=dout, x=x, weight=matrix, saved=saved)
     result, dweight, dbias = active.linear_backward(
-        _check.rows(dout), _check.rows(x), weight, activation,
+        _check.rows(dout), _check.rows(x), matrix, activation,
         None if activation is None else _check.rows(saved),
         _check.rows(dx), dweight, dbias, need_dx, need_dweight, need_dbias,
     )  # fmt: skip

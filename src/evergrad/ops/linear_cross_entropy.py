@@ -14,6 +14,7 @@ import numpy as np
 from ..backends import active
 from . import _check
 from .loss import REDUCTIONS, per_row, reduce
+from .quant import Weight, decoded
 
 
 def _checks(
@@ -79,7 +80,7 @@ def _shaped(
 
 def linear_cross_entropy(
     x: np.ndarray,
-    weight: np.ndarray,
+    weight: Weight,
     target: np.ndarray,
     *,
     bias: np.ndarray | None = None,
@@ -97,7 +98,8 @@ def linear_cross_entropy(
     Parameters
     ----------
     x : ndarray, float32, [..., in_features]
-    weight : ndarray, float32, [classes, in_features]
+    weight : ndarray, float32, [classes, in_features], or QuantizedWeight
+        The latter is decoded as a whole, and has no gradient.
     target : ndarray, int64 or int32, [...]
         In [0, classes), or ``ignore_index``.
     bias : ndarray, float32, [classes], optional
@@ -133,11 +135,12 @@ def linear_cross_entropy(
     >>> round(ops.linear_cross_entropy(x, weight, np.array([2])), 4)
     1.3863
     """
+    matrix = decoded(weight)
     target, options = _checks(
-        x, weight, target, bias, ignore_index, label_smoothing, softcap, reduction
+        x, matrix, target, bias, ignore_index, label_smoothing, softcap, reduction
     )
     losses, lse = active.linear_cross_entropy(
-        _check.rows(x), weight, bias, target.reshape(-1), *options
+        _check.rows(x), matrix, bias, target.reshape(-1), *options
     )
     loss = reduce(losses.reshape(target.shape), reduction, target, options[0])
     return (loss, lse.reshape(target.shape)) if return_lse else loss
@@ -146,7 +149,7 @@ def linear_cross_entropy(
 def linear_cross_entropy_backward(
     dout: float | np.ndarray,
     x: np.ndarray,
-    weight: np.ndarray,
+    weight: Weight,
     target: np.ndarray,
     lse: np.ndarray,
     *,
@@ -202,14 +205,15 @@ def linear_cross_entropy_backward(
     array([[-0.5],
            [ 0.5]], dtype=float32)
     """
+    matrix = decoded(weight, need_dweight)
     target, options = _checks(
-        x, weight, target, bias, ignore_index, label_smoothing, softcap, reduction
+        x, matrix, target, bias, ignore_index, label_smoothing, softcap, reduction
     )
     _check.required("lse", lse, target.shape, "x", x)
     drows = per_row(dout, reduction, target, options[0], x)
-    _gradient_checks(x, weight, dx, dweight, dbias, dout=drows, lse=lse, bias=bias)
+    _gradient_checks(x, matrix, dx, dweight, dbias, dout=drows, lse=lse, bias=bias)
     result, dweight, dbias = active.linear_cross_entropy_backward(
-        drows.reshape(-1), _check.rows(x), weight, bias, target.reshape(-1), lse.reshape(-1),
+        drows.reshape(-1), _check.rows(x), matrix, bias, target.reshape(-1), lse.reshape(-1),
         *options, _check.rows(dx), dweight, dbias,
         need_dx, need_dweight, need_dbias and bias is not None,
     )  # fmt: skip
@@ -219,7 +223,7 @@ def linear_cross_entropy_backward(
 def linear_cross_entropy_with_grads(
     dout: float | np.ndarray,
     x: np.ndarray,
-    weight: np.ndarray,
+    weight: Weight,
     target: np.ndarray,
     *,
     bias: np.ndarray | None = None,
@@ -270,13 +274,14 @@ def linear_cross_entropy_with_grads(
     >>> round(loss, 4), dweight.ravel().tolist()
     (0.6931, [-0.5, 0.5])
     """
+    matrix = decoded(weight, need_dweight)
     target, options = _checks(
-        x, weight, target, bias, ignore_index, label_smoothing, softcap, reduction
+        x, matrix, target, bias, ignore_index, label_smoothing, softcap, reduction
     )
     drows = per_row(dout, reduction, target, options[0], x)
-    _gradient_checks(x, weight, dx, dweight, dbias, dout=drows, bias=bias)
+    _gradient_checks(x, matrix, dx, dweight, dbias, dout=drows, bias=bias)
     losses, result, dweight, dbias = active.linear_cross_entropy_with_grads(
-        drows.reshape(-1), _check.rows(x), weight, bias, target.reshape(-1),
+        drows.reshape(-1), _check.rows(x), matrix, bias, target.reshape(-1),
         *options, _check.rows(dx), dweight, dbias,
         need_dx, need_dweight, need_dbias and bias is not None,
     )  # fmt: skip

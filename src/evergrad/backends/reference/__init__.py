@@ -45,6 +45,7 @@ from .optimizer import (
 )
 from .pooling import pool, pool_backward
 from .position import relative_position_buckets
+from .quant import linear_quantized, unpack
 from .rotary import rotary
 from .sampling import sample
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
@@ -77,6 +78,7 @@ __all__ = [
     "linear_cross_entropy_backward",
     "linear_cross_entropy_with_grads",
     "linear_packed",
+    "linear_quantized",
     "log_softmax",
     "log_softmax_backward",
     "matmul",
@@ -104,4 +106,5 @@ __all__ = [
     "softmax_backward",
     "tanh",
     "tanh_backward",
+    "unpack",
 ]

@@ -1,0 +1,297 @@
+// Weights of few bits, in the block layouts of GGUF files, decoded where they are used.
+//
+// A row is a run of blocks; a block, one or more groups of 16 or 32 numbers d q + m with q a small
+// integer:
+//   f16, bf16   2 bytes a number, no groups
+//   q8_0        d (half), 32 int8
+//   q4_0, q4_1  d, (m,) 16 bytes: number i in the low half of byte i, number i + 16 in the high one
+//   q5_0, q5_1  d, (m,) a fifth bit for each of the 32, 16 bytes as above
+//   q4_k        256 numbers: d and dm of the block, 6 bits each of scale and minimum for 8 groups
+//   q6_k        256 numbers: low 4 bits, high 2 bits, an int8 scale for each of 16 groups, d
+//
+// A product with one row of x reads a weight once, so it is made straight from the blocks: the sum
+// over a group of q x, times d, plus m times the group's sum of x, which all rows of the weight
+// share.
+#pragma once
+
+#include "kernels/table.h"
+
+namespace evergrad {
+namespace {
+
+EVG_INLINE float half_at(const uint8_t* p) {
+  uint16_t h;
+  __builtin_memcpy(&h, p, 2);
+  return half_to_float(h);
+}
+
+// All finite halves by way of a float 2^112 too small, subnormal ones too.
+EVG_INLINE Vec halves_to_float(VecI h) {
+  const VecI magnitude = shl<13>(h & set1i(0x7fff));
+  const Vec finite = as_float(magnitude) * set1(0x1p112f);
+  const Mask special = gti(magnitude, set1i(0x0f7fffff));
+  const VecI bits = selecti(special, magnitude | set1i(0x7f800000), as_int(finite));
+  return as_float(bits | shl<16>(h & set1i(0x8000)));
+}
+
+template <QuantKind kind>
+struct Quant;
+
+// group(at, d, m, q): `q(i)` are the integers of numbers [at + i, at + i + Vec::width).
+template <>
+struct Quant<QuantKind::q8_0> {
+  static constexpr int numbers = 32, bytes = 34, group = 32;
+  static constexpr bool has_min = false;
+  template <class F>
+  EVG_INLINE static void groups(const uint8_t* b, F f) {
+    f(0, half_at(b), 0.0f, [=](int i) { return to_float(load_i8(b + 2 + i)); });
+  }
+};
+
+// Half a byte each: the low ones of all bytes, then the high ones.
+EVG_INLINE VecI nibbles(const uint8_t* p, int i) {
+  return i < 16 ? load_u8(p + i) & set1i(15) : shr<4>(load_u8(p + i - 16));
+}
+
+template <>
+struct Quant<QuantKind::q4_0> {
+  static constexpr int numbers = 32, bytes = 18, group = 32;
+  static constexpr bool has_min = false;
+  template <class F>
+  EVG_INLINE static void groups(const uint8_t* b, F f) {
+    f(0, half_at(b), 0.0f, [=](int i) { return to_float(nibbles(b + 2, i) - set1i(8)); });
+  }
+};
+
+template <>
+struct Quant<QuantKind::q4_1> {
+  static constexpr int numbers = 32, bytes = 20, group = 32;
+  static constexpr bool has_min = true;
+  template <class F>
+  EVG_INLINE static void groups(const uint8_t* b, F f) {
+    f(0, half_at(b), half_at(b + 2), [=](int i) { return to_float(nibbles(b + 4, i)); });
+  }
+};
+
+// The fifth bits of numbers [i, i + Vec::width), as 16 or 0.
+EVG_INLINE VecI fifth_bits(const uint8_t* high, int i) {
+  int8_t bits[Vec::width];
+  for (int j = 0; j < Vec::width; ++j)
+    bits[j] = static_cast<int8_t>((high[(i + j) / 8] >> (i + j) % 8 & 1) << 4);
+  return load_i8(reinterpret_cast<const uint8_t*>(bits));
+}
+
+template <>
+struct Quant<QuantKind::q5_0> {
+  static constexpr int numbers = 32, bytes = 22, group = 32;
+  static constexpr bool has_min = false;
+  template <class F>
+  EVG_INLINE static void groups(const uint8_t* b, F f) {
+    f(0, half_at(b), 0.0f,
+      [=](int i) { return to_float((nibbles(b + 6, i) | fifth_bits(b + 2, i)) - set1i(16)); });
+  }
+};
+
+template <>
+struct Quant<QuantKind::q5_1> {
+  static constexpr int numbers = 32, bytes = 24, group = 32;
+  static constexpr bool has_min = true;
+  template <class F>
+  EVG_INLINE static void groups(const uint8_t* b, F f) {
+    f(0, half_at(b), half_at(b + 2),
+      [=](int i) { return to_float(nibbles(b + 8, i) | fifth_bits(b + 4, i)); });
+  }
+};
+
+template <>
+struct Quant<QuantKind::q4_k> {
+  static constexpr int numbers = 256, bytes = 144, group = 32;
+  static constexpr bool has_min = true;
+  template <class F>
+  EVG_INLINE static void groups(const uint8_t* b, F f) {
+    const float d = half_at(b), dm = half_at(b + 2);
+    const uint8_t* s = b + 4;  // 12 bytes: 8 scales and 8 minima of 6 bits
+    for (int g = 0; g < 8; ++g) {
+      const int scale = g < 4 ? s[g] & 63 : (s[g + 4] & 15) | (s[g - 4] >> 6) << 4;
+      const int minimum = g < 4 ? s[g + 4] & 63 : s[g + 4] >> 4 | (s[g] >> 6) << 4;
+      const uint8_t* q = b + 16 + g / 2 * 32;  // two groups share 32 bytes
+      f(32 * g, d * static_cast<float>(scale), -(dm * static_cast<float>(minimum)), [=](int i) {
+        const VecI pair = load_u8(q + i);
+        return to_float(g % 2 ? shr<4>(pair) : pair & set1i(15));
+      });
+    }
+  }
+};
+
+template <>
+struct Quant<QuantKind::q6_k> {
+  static constexpr int numbers = 256, bytes = 210, group = 16;
+  static constexpr bool has_min = false;
+  template <class F>
+  EVG_INLINE static void groups(const uint8_t* b, F f) {
+    const float d = half_at(b + 208);
+    // Halves of 128 numbers; in each, four runs of 32 that share bytes of low and of high bits.
+    for (int g = 0; g < 16; ++g) {
+      const int half = g / 8, run = g / 2 % 4, in_run = g % 2 * 16;
+      const uint8_t* low = b + 64 * half + run % 2 * 32 + in_run;
+      const uint8_t* high = b + 128 + 32 * half + in_run;
+      const float scale = d * static_cast<float>(static_cast<int8_t>(b[192 + g]));
+      f(16 * g, scale, 0.0f, [=](int i) {
+        const VecI lows = load_u8(low + i), highs = load_u8(high + i);
+        const VecI two = run == 0   ? highs & set1i(3)
+                         : run == 1 ? shr<2>(highs) & set1i(3)
+                         : run == 2 ? shr<4>(highs) & set1i(3)
+                                    : shr<6>(highs);
+        return to_float(((run < 2 ? lows & set1i(15) : shr<4>(lows)) | shl<4>(two)) - set1i(32));
+      });
+    }
+  }
+};
+
+// n numbers, whole blocks.
+template <QuantKind kind>
+void unpack_blocks(i64 n, const uint8_t* src, float* out) {
+  using Q = Quant<kind>;
+  for (i64 j = 0; j < n; j += Q::numbers, src += Q::bytes)
+    Q::groups(src, [=](int at, float d, float m, auto q) {
+      const Vec scale = set1(d), minimum = set1(m);
+#pragma GCC unroll 32
+      for (int i = 0; i < Q::group; i += Vec::width) {
+        const Vec x = q(i) * scale;
+        store(out + j + at + i, Q::has_min ? x + minimum : x);
+      }
+    });
+}
+
+template <QuantKind kind>
+EVG_INLINE Vec widened(const uint8_t* p) {
+  const VecI h = load_u16(p);
+  return kind == QuantKind::bf16 ? as_float(shl<16>(h)) : halves_to_float(h);
+}
+
+// The last numbers of a row, fewer than a vector, zeros behind them.
+template <QuantKind kind>
+EVG_INLINE Vec widened(const uint8_t* p, i64 count) {
+  uint8_t rest[2 * Vec::width] = {};
+  __builtin_memcpy(rest, p, static_cast<unsigned long>(2 * count));
+  return widened<kind>(rest);
+}
+
+template <QuantKind kind>
+void unpack_words(i64 n, const uint8_t* src, float* out) {
+  i64 j = 0;
+  for (; j + Vec::width <= n; j += Vec::width) store(out + j, widened<kind>(src + 2 * j));
+  if (j < n) store(out + j, widened<kind>(src + 2 * j, n - j), first(static_cast<int>(n - j)));
+}
+
+void unpack(QuantKind kind, i64 n, const uint8_t* src, float* out) {
+  switch (kind) {
+    case QuantKind::f16: return unpack_words<QuantKind::f16>(n, src, out);
+    case QuantKind::bf16: return unpack_words<QuantKind::bf16>(n, src, out);
+    case QuantKind::q8_0: return unpack_blocks<QuantKind::q8_0>(n, src, out);
+    case QuantKind::q4_0: return unpack_blocks<QuantKind::q4_0>(n, src, out);
+    case QuantKind::q4_1: return unpack_blocks<QuantKind::q4_1>(n, src, out);
+    case QuantKind::q5_0: return unpack_blocks<QuantKind::q5_0>(n, src, out);
+    case QuantKind::q5_1: return unpack_blocks<QuantKind::q5_1>(n, src, out);
+    case QuantKind::q4_k: return unpack_blocks<QuantKind::q4_k>(n, src, out);
+    case QuantKind::q6_k: return unpack_blocks<QuantKind::q6_k>(n, src, out);
+  }
+}
+
+// sums[g] = sum of numbers [32 g, 32 g + 32) of x
+void group_sums(i64 n, const float* x, float* sums) {
+  for (i64 j = 0; j < n; j += 32) {
+    Vec sum = zero();
+#pragma GCC unroll 32
+    for (int i = 0; i < 32; i += Vec::width) sum = sum + load(x + j + i);
+    sums[j / 32] = reduce_add(sum);
+  }
+}
+
+constexpr int bytes_ahead = 1024;  // rows are short: the hardware stops at the end of each
+
+template <QuantKind kind, int Rows>
+EVG_INLINE void dot_blocks(i64 n, const uint8_t* w, i64 row_bytes, const float* x,
+                           const float* sums, float* out) {
+  using Q = Quant<kind>;
+  Vec acc[Rows];
+  float minima[Rows];
+#pragma GCC unroll 4
+  for (int r = 0; r < Rows; ++r) acc[r] = zero(), minima[r] = 0.0f;
+  for (i64 j = 0; j < n; j += Q::numbers, w += Q::bytes) {
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+      __builtin_prefetch(w + r * row_bytes + bytes_ahead);
+      Q::groups(w + r * row_bytes, [&](int at, float d, float m, auto q) {
+        Vec sum = q(0) * load(x + j + at);
+#pragma GCC unroll 32
+        for (int i = Vec::width; i < Q::group; i += Vec::width)
+          sum = fma(q(i), load(x + j + at + i), sum);
+        acc[r] = fma(set1(d), sum, acc[r]);
+        if (Q::has_min) minima[r] += m * sums[(j + at) / 32];
+      });
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < Rows; ++r) out[r] = reduce_add(acc[r]) + minima[r];
+}
+
+template <QuantKind kind, int Rows>
+EVG_INLINE void dot_words(i64 n, const uint8_t* w, i64 row_bytes, const float* x, float* out) {
+  Vec acc[Rows];
+#pragma GCC unroll 4
+  for (int r = 0; r < Rows; ++r) acc[r] = zero();
+  i64 j = 0;
+  for (; j + Vec::width <= n; j += Vec::width) {
+    const Vec xv = load(x + j);
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r) {
+      __builtin_prefetch(w + r * row_bytes + 2 * j + bytes_ahead);
+      acc[r] = fma(widened<kind>(w + r * row_bytes + 2 * j), xv, acc[r]);
+    }
+  }
+  if (j < n) {
+    const Vec xv = load(x + j, first(static_cast<int>(n - j)));
+#pragma GCC unroll 4
+    for (int r = 0; r < Rows; ++r)
+      acc[r] = fma(widened<kind>(w + r * row_bytes + 2 * j, n - j), xv, acc[r]);
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < Rows; ++r) out[r] = reduce_add(acc[r]);
+}
+
+template <QuantKind kind, int Rows>
+EVG_INLINE void dot_some(i64 n, const uint8_t* w, i64 row_bytes, const float* x, const float* sums,
+                         float* out) {
+  if constexpr (kind == QuantKind::f16 || kind == QuantKind::bf16)
+    dot_words<kind, Rows>(n, w, row_bytes, x, out);
+  else
+    dot_blocks<kind, Rows>(n, w, row_bytes, x, sums, out);
+}
+
+template <QuantKind kind>
+void dot_kind(i64 rows, i64 n, const uint8_t* w, i64 row_bytes, const float* x, const float* sums,
+              float* out) {
+  i64 r = 0;
+  for (; r + 4 <= rows; r += 4)
+    dot_some<kind, 4>(n, w + r * row_bytes, row_bytes, x, sums, out + r);
+  for (; r < rows; ++r) dot_some<kind, 1>(n, w + r * row_bytes, row_bytes, x, sums, out + r);
+}
+
+void quant_dot(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes, const float* x,
+               const float* sums, float* out) {
+  switch (kind) {
+    case QuantKind::f16: return dot_kind<QuantKind::f16>(rows, n, w, row_bytes, x, sums, out);
+    case QuantKind::bf16: return dot_kind<QuantKind::bf16>(rows, n, w, row_bytes, x, sums, out);
+    case QuantKind::q8_0: return dot_kind<QuantKind::q8_0>(rows, n, w, row_bytes, x, sums, out);
+    case QuantKind::q4_0: return dot_kind<QuantKind::q4_0>(rows, n, w, row_bytes, x, sums, out);
+    case QuantKind::q4_1: return dot_kind<QuantKind::q4_1>(rows, n, w, row_bytes, x, sums, out);
+    case QuantKind::q5_0: return dot_kind<QuantKind::q5_0>(rows, n, w, row_bytes, x, sums, out);
+    case QuantKind::q5_1: return dot_kind<QuantKind::q5_1>(rows, n, w, row_bytes, x, sums, out);
+    case QuantKind::q4_k: return dot_kind<QuantKind::q4_k>(rows, n, w, row_bytes, x, sums, out);
+    case QuantKind::q6_k: return dot_kind<QuantKind::q6_k>(rows, n, w, row_bytes, x, sums, out);
+  }
+}
+
+}  // namespace
+}  // namespace evergrad

@@ -1,0 +1,289 @@
+"""Weights of few bits: decoded to the bit as gguf does, products within rounding of the decoded."""
+
+from __future__ import annotations
+
+import mmap
+
+import gguf
+import numpy as np
+import pytest
+from gguf import quants
+
+import evergrad
+from evergrad import nn, ops
+from evergrad.models import Llama, LlamaConfig
+from evergrad.ops.quant import ALIASES, BLOCKS, CODED
+from op_support import BACKENDS, using
+
+TYPES = {kind: gguf.GGMLQuantizationType[kind.upper()] for kind in BLOCKS}
+
+
+def drawn_bytes(kind: str, rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    """Any bytes are a weight; only scales must be finite and of a sensible size."""
+    rng = np.random.default_rng(seed)
+    numbers, size = BLOCKS[kind]
+    if numbers == 1:
+        values = rng.standard_normal((rows, columns)).astype(np.float32)
+        return ops.quantize(values, kind).data
+    data = rng.integers(0, 256, (rows, columns // numbers * size), np.uint8)
+    blocks = data.reshape(rows, columns // numbers, size)
+    halves = {"q6_k": (208,), "q4_k": (0, 2), "q4_1": (0, 2), "q5_1": (0, 2)}.get(kind, (0,))
+    for at in halves:
+        scales = rng.uniform(0.01, 0.1, (*blocks.shape[:2], 1)).astype(np.float16)
+        blocks[..., at : at + 2] = scales.view(np.uint8)
+    return data
+
+
+def decoded_by_gguf(kind: str, data: np.ndarray, columns: int) -> np.ndarray:
+    view = {"f16": np.float16}.get(kind)
+    given = data if view is None else data.view(view)
+    return quants.dequantize(given, TYPES[kind]).reshape(len(data), columns)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    with using(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=BLOCKS)
+def kind(request) -> str:
+    return request.param
+
+
+def test_decoding_is_that_of_gguf_to_the_bit(backend, kind):
+    columns = 512
+    data = drawn_bytes(kind, 37, columns)
+    weight = ops.QuantizedWeight(data, kind, columns)
+    expected = decoded_by_gguf(kind, data, columns)
+    np.testing.assert_array_equal(weight.dequantize(), expected)
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_coding_is_that_of_gguf_to_the_byte(kind):
+    rng = np.random.default_rng(1)
+    weight = rng.standard_normal((19, 96)).astype(np.float32)
+    weight[3] = 0
+    weight[4, :40] = -0.0
+    expected = quants.quantize(weight, TYPES[kind]).view(np.uint8).reshape(19, -1)
+    np.testing.assert_array_equal(ops.quantize(weight, kind).data, expected)
+
+
+# One row of x; a few, that share decoded rows; many, that are packed. Depths straddle the blocks
+# that packing cuts.
+@pytest.mark.parametrize("rows", [1, 2, 5, 24, 25, 70])
+@pytest.mark.parametrize(("features", "columns"), [(1, 256), (50, 768), (97, 1536)])
+def test_a_product_is_that_of_the_decoded_weight(backend, kind, rows, features, columns):
+    rng = np.random.default_rng(2)
+    data = drawn_bytes(kind, features, columns)
+    weight = ops.QuantizedWeight(data, kind, columns)
+    x = rng.standard_normal((rows, columns)).astype(np.float32)
+    bias = rng.standard_normal(features).astype(np.float32)
+    residual = rng.standard_normal((rows, features)).astype(np.float32)
+    exact = decoded_by_gguf(kind, data, columns).astype(np.float64)
+    pre = x @ exact.T + bias
+    size = np.abs(x) @ np.abs(exact).T + np.abs(bias)
+    out, got_pre = ops.linear(
+        x, weight, bias, activation="relu", residual=residual, return_pre=True
+    )
+    tolerance = 3e-7 * columns**0.5 * size.max()
+    np.testing.assert_allclose(got_pre, pre, atol=tolerance)
+    np.testing.assert_allclose(out, np.maximum(pre, 0) + residual, atol=tolerance)
+    np.testing.assert_allclose(ops.linear(x, weight), pre - bias, atol=tolerance)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 33, 577])
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_words_need_no_whole_blocks(backend, kind, columns):
+    rng = np.random.default_rng(3)
+    weight = ops.quantize(rng.standard_normal((21, columns)).astype(np.float32), kind)
+    for rows in (1, 3, 40):
+        x = rng.standard_normal((rows, columns)).astype(np.float32)
+        expected = x.astype(np.float64) @ weight.dequantize().astype(np.float64).T
+        np.testing.assert_allclose(ops.linear(x, weight), expected, atol=1e-5 * columns**0.5)
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_special_numbers_come_through(backend, kind):
+    special = [0.0, -0.0, np.inf, -np.inf, 6e-8, -6e-8, 65504.0, 1.0]
+    weight = np.tile(np.array(special, np.float32), 5)[None]
+    coded = ops.quantize(weight, kind)
+    expected = decoded_by_gguf(kind, coded.data, 40)
+    got = coded.dequantize()
+    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+    nan = ops.quantize(np.full((1, 3), np.nan, np.float32), kind)
+    assert np.isnan(nan.dequantize()).all()
+
+
+def test_the_same_bits_for_any_number_of_threads(kind):
+    rng = np.random.default_rng(4)
+    weight = ops.QuantizedWeight(drawn_bytes(kind, 700, 512), kind, 512)
+    for rows in (1, 6, 70):
+        x = rng.standard_normal((rows, 512)).astype(np.float32)
+        results = []
+        for threads in (1, 2, 3):
+            with evergrad.num_threads(threads):
+                results.append(ops.linear(x, weight))
+        np.testing.assert_array_equal(results[0], results[1])
+        np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_bytes_are_used_where_they_lie(kind, tmp_path):
+    data = drawn_bytes(kind, 12, 256)
+    path = tmp_path / "weight"
+    path.write_bytes(b"odd" + data.tobytes())
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    view = np.frombuffer(mapped, np.uint8, offset=3).reshape(data.shape)
+    weight = ops.QuantizedWeight(view, kind, 256)
+    assert not weight.data.flags.writeable
+    np.testing.assert_array_equal(weight.dequantize(), decoded_by_gguf(kind, data, 256))
+    x = np.ones((1, 256), np.float32)
+    expected = ops.linear(x, ops.QuantizedWeight(data, kind, 256))
+    np.testing.assert_array_equal(ops.linear(x, weight), expected)
+
+
+def test_rows_are_moved_undecoded(kind):
+    weight = ops.QuantizedWeight(drawn_bytes(kind, 9, 256), kind, 256)
+    dense = weight.dequantize()
+    order = np.array([3, 0, 3, 8])
+    np.testing.assert_array_equal(weight.rows(order).dequantize(), dense[order])
+    both = ops.QuantizedWeight.concatenate([weight.rows(slice(2, 5)), weight])
+    np.testing.assert_array_equal(both.dequantize(), np.concatenate([dense[2:5], dense]))
+    np.testing.assert_array_equal(np.asarray(weight), dense)
+
+
+def test_embedding_decodes_the_rows_asked_for(backend, kind):
+    weight = ops.QuantizedWeight(drawn_bytes(kind, 9, 256), kind, 256)
+    dense = weight.dequantize()
+    ids = np.array([[3, 0], [3, 8]])
+    np.testing.assert_array_equal(ops.embedding(ids, weight), dense[ids])
+    out = np.ones((2, 2, 256), np.float32)
+    ops.embedding(ids, weight, out=out, accumulate=True)
+    np.testing.assert_array_equal(out, dense[ids] + 1)
+    positions = np.array([[0, 1], [1, 0]])
+    places = np.arange(512, dtype=np.float32).reshape(2, 256)
+    summed = ops.embedding_sum(ids, weight, positions, places)
+    np.testing.assert_array_equal(summed, dense[ids] + places[positions])
+    with pytest.raises(IndexError, match=r"input: expected values in \[0, 9\)"):
+        ops.embedding(np.array([9]), weight)
+
+
+def test_gradients_pass_but_the_weight_has_none():
+    rng = np.random.default_rng(5)
+    weight = ops.quantize(rng.standard_normal((32, 64)).astype(np.float32), "int4")
+    x, dout = (rng.standard_normal((5, n)).astype(np.float32) for n in (64, 32))
+    dx, dweight, dbias = ops.linear_backward(dout, x, weight, need_dweight=False)
+    expected = ops.linear_backward(dout, x, weight.dequantize())
+    np.testing.assert_array_equal(dx, expected[0])
+    np.testing.assert_array_equal(dbias, expected[2])
+    assert dweight is None
+    with pytest.raises(ValueError, match="QuantizedWeight, which cannot learn"):
+        ops.linear_backward(dout, x, weight)
+    target = np.arange(5)
+    loss = ops.linear_cross_entropy(x, weight, target)
+    assert loss == ops.linear_cross_entropy(x, weight.dequantize(), target)
+    with pytest.raises(ValueError, match="QuantizedWeight, which cannot learn"):
+        ops.linear_cross_entropy_with_grads(1.0, x, weight, target)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([1], "q4_1", 32), TypeError, "data: expected a uint8 numpy array"),
+        ((np.zeros((1, 20), np.int8), "q4_1", 32), TypeError, "data: expected a uint8"),
+        ((np.zeros((1, 20), np.uint8), "q3_k", 32), ValueError, "kind"),
+        ((np.zeros((1, 20), np.uint8), "q4_1", 33), ValueError, "columns: expected a multiple"),
+        ((np.zeros((1, 20), np.uint8), "q4_1", -32), ValueError, "columns"),
+        ((np.zeros((1, 19), np.uint8), "q4_1", 32), ValueError, r"data: expected \[rows, 20\]"),
+        ((np.zeros(20, np.uint8), "q4_1", 32), ValueError, r"data: expected \[rows, 20\]"),
+        ((np.zeros((4, 40), np.uint8)[:, ::2], "q4_1", 32), ValueError, "C-contiguous"),
+    ],
+    ids=str,
+)
+def test_bytes_that_are_no_weight_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ops.QuantizedWeight(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind", "error", "message"),
+    [
+        (np.zeros((2, 33), np.float32), "int4", ValueError, "multiple of 32 columns for q4_1"),
+        (np.zeros((2, 32), np.float32), "q4_k", ValueError, "kind"),
+        (np.zeros((2, 32)), "int4", TypeError, "weight: expected float32"),
+        (np.zeros(32, np.float32), "int4", ValueError, "weight"),
+        (np.full((1, 32), np.nan, np.float32), "int8", ValueError, "finite numbers for q8_0"),
+    ],
+    ids=str,
+)
+def test_weights_that_have_no_code_are_refused(weight, kind, error, message):
+    with pytest.raises(error, match=message):
+        ops.quantize(weight, kind)
+
+
+def test_a_product_checks_its_shapes():
+    weight = ops.quantize(np.zeros((4, 32), np.float32), "int4")
+    with pytest.raises(ValueError, match=r"weight: expected \[out_features, 31\] to fit x"):
+        ops.linear(np.zeros((1, 31), np.float32), weight)
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (3, 0)])
+def test_empty_weights_are_weights(backend, shape):
+    weight = ops.quantize(np.zeros(shape, np.float32), "int4")
+    assert weight.dequantize().shape == shape
+    out = ops.linear(np.ones((2, shape[1]), np.float32), weight, np.ones(shape[0], np.float32))
+    np.testing.assert_array_equal(out, np.ones((2, shape[0])))
+
+
+# Models.
+
+
+def small_llama(seed=0) -> Llama:
+    config = LlamaConfig(vocab_size=90, layers=2, heads=4, kv_heads=2, dim=32, hidden=64)
+    model = Llama(config, seed=seed)
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize("kind", [*ALIASES, "bf16"])
+def test_a_model_in_few_bits_is_the_model_of_its_decoded_weights(kind):
+    model, dense = small_llama(), small_llama()
+    ids = np.arange(30) % 90
+    before = model.logits(ids)
+    report = nn.quantize(model, kind)
+    assert report.otherwise == ()
+    bits = {"int8": 8.5, "int4": 5, "bf16": 16}[kind]
+    norms = 5 * 32 * 4
+    assert report.after - norms == round((report.before - norms) * bits / 32)
+    dense.load_state_dict(model.state_dict())
+    np.testing.assert_allclose(model.logits(ids), dense.logits(ids), atol=1e-5)
+    error = np.abs(model.logits(ids) - before).max() / np.abs(before).max()
+    assert 0 < error < {"int8": 0.02, "int4": 0.3, "bf16": 0.02}[kind]
+    assert model.head.weight is model.embedding.weight or not model.config.tied
+
+
+def test_what_has_no_whole_groups_goes_to_bf16():
+    net = nn.Sequential(nn.Linear(33, 64), nn.Linear(64, 2))
+    report = nn.quantize(net, "int8")
+    assert report.otherwise == ("layers.0.weight",)
+    kinds = [layer.weight.data.kind for layer in net.layers]
+    assert kinds == ["bf16", "q8_0"]
+    with pytest.raises(ValueError, match="kind"):
+        nn.quantize(net, "int3")
+
+
+def test_frozen_weights_let_the_rest_learn():
+    net = nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 2))
+    nn.quantize(net, "int8")
+    assert [name for name, p in net.named_parameters() if p.requires_grad] == [
+        "layers.0.bias",
+        "layers.1.bias",
+    ]
+    out, backward = net(np.ones((3, 32), np.float32))
+    backward(np.ones_like(out))
+    assert net.layers[0].bias.grad.any()
+    with pytest.raises(ValueError, match="cannot learn"):
+        net.unfreeze()
+    with pytest.raises(ValueError, match="few bits"):
+        net.load_state_dict(net.state_dict())
