@@ -481,7 +481,9 @@ def test_loading_names_what_does_not_fit(tmp_path):
     ):
         models.load(tmp_path)
     config_file.write_text(json.dumps(settings | {"model_type": "other"}))
-    with pytest.raises(ValueError, match=r"model_type is 'other', expected one of \['gpt2', "):
+    with pytest.raises(
+        ValueError, match=r"model_type is 'other', expected one of \['bert', 'gpt2'"
+    ):
         models.load(tmp_path)
     config_file.write_text(json.dumps(settings | {"scale_attn_by_inverse_layer_idx": True}))
     with pytest.raises(ValueError, match="scale_attn_by_inverse_layer_idx=True is not supported"):

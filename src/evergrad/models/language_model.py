@@ -234,6 +234,7 @@ class CausalLM(TokenModel):
         x, norm_backward = self.norm(x, need_dx=need_dx)
         if cache is not None:
             cache.end()
+            return x, nn.NO_BACKWARD
 
         def backward(dx: Array) -> None:
             dx = norm_backward(dx)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["once"]
+__all__ = ["NO_BACKWARD", "once"]
 
 
 class once:
@@ -60,3 +60,14 @@ class once:
         if args and args[0] is None:
             return None
         return function(*args, **kwargs)
+
+
+class _NoBackward(once):
+    __slots__ = ()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no backward through a cache: it forgets how its keys came about")
+
+
+#: Stands for the backward of every call with a cache.
+NO_BACKWARD: once = _NoBackward(lambda: None)

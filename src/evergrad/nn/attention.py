@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import ops
-from ._backward import once
+from ._backward import NO_BACKWARD, once
 from ._buffer import Array, empty
 from .linear import Linear, ResidualLinear
 from .module import Module
@@ -189,7 +189,7 @@ class Attention(Module):
             out, _ = self.proj(
                 mixed.reshape(len(x), self.heads * self.head_dim), residual=residual, need_dx=False
             )
-            return out, NO_WAY_BACK
+            return out, NO_BACKWARD
         if cu_seqlens is None:
             cu_seqlens = np.array([0, len(x)])
         need_dqkv = need_dx or self.qkv.trainable
@@ -426,15 +426,3 @@ def drawn_dropout(layer: Any, tokens_q: int, tokens_k: int) -> dict[str, Any]:
         "seed": stream.seed,
         "offset": stream.take(layer.heads * tokens_q * tokens_k),
     }
-
-
-class _NoWayBack(once):
-    """Stands for the backward of every cached call."""
-
-    __slots__ = ()
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise RuntimeError("no backward through a cache: it forgets how its keys came about")
-
-
-NO_WAY_BACK = _NoWayBack(lambda: None)
