@@ -15,6 +15,7 @@
 #pragma once
 
 #include "kernels/table.h"
+#include "simd/pair.h"
 
 namespace evergrad {
 namespace {
@@ -37,20 +38,25 @@ EVG_INLINE Vec halves_to_float(VecI h) {
 template <QuantKind kind>
 struct Quant;
 
-// group(at, d, m, q): `q(i)` are the integers of numbers [at + i, at + i + Vec::width).
+// group(at, {d, m}, q): `q(i)` are the integers of numbers [at + i, at + i + Vec::width).
 template <>
 struct Quant<QuantKind::q8_0> {
   static constexpr int numbers = 32, bytes = 34, group = 32;
   static constexpr bool has_min = false;
   template <class F>
   EVG_INLINE static void groups(const uint8_t* b, F f) {
-    f(0, half_at(b), 0.0f, [=](int i) { return to_float(load_i8(b + 2 + i)); });
+    f(0, halves_at(b), [=](int i) { return to_float(load_i8(b + 2 + i)); });
   }
 };
 
 // Half a byte each: the low ones of all bytes, then the high ones.
 EVG_INLINE VecI nibbles(const uint8_t* p, int i) {
   return i < 16 ? load_u8(p + i) & set1i(15) : shr<4>(load_u8(p + i - 16));
+}
+template <int offset>
+EVG_INLINE Vec nibbles_to_float(const uint8_t* p, int i) {
+  return i < 16 ? low_nibbles<offset>(load_u8(p + i))
+                : low_nibbles<offset>(shr<4>(load_u8(p + i - 16)));
 }
 
 template <>
@@ -59,7 +65,7 @@ struct Quant<QuantKind::q4_0> {
   static constexpr bool has_min = false;
   template <class F>
   EVG_INLINE static void groups(const uint8_t* b, F f) {
-    f(0, half_at(b), 0.0f, [=](int i) { return to_float(nibbles(b + 2, i) - set1i(8)); });
+    f(0, halves_at(b), [=](int i) { return nibbles_to_float<-8>(b + 2, i); });
   }
 };
 
@@ -69,7 +75,7 @@ struct Quant<QuantKind::q4_1> {
   static constexpr bool has_min = true;
   template <class F>
   EVG_INLINE static void groups(const uint8_t* b, F f) {
-    f(0, half_at(b), half_at(b + 2), [=](int i) { return to_float(nibbles(b + 4, i)); });
+    f(0, halves_at(b), [=](int i) { return nibbles_to_float<0>(b + 4, i); });
   }
 };
 
@@ -87,7 +93,7 @@ struct Quant<QuantKind::q5_0> {
   static constexpr bool has_min = false;
   template <class F>
   EVG_INLINE static void groups(const uint8_t* b, F f) {
-    f(0, half_at(b), 0.0f,
+    f(0, halves_at(b),
       [=](int i) { return to_float((nibbles(b + 6, i) | fifth_bits(b + 2, i)) - set1i(16)); });
   }
 };
@@ -98,8 +104,7 @@ struct Quant<QuantKind::q5_1> {
   static constexpr bool has_min = true;
   template <class F>
   EVG_INLINE static void groups(const uint8_t* b, F f) {
-    f(0, half_at(b), half_at(b + 2),
-      [=](int i) { return to_float(nibbles(b + 8, i) | fifth_bits(b + 4, i)); });
+    f(0, halves_at(b), [=](int i) { return to_float(nibbles(b + 8, i) | fifth_bits(b + 4, i)); });
   }
 };
 
@@ -115,7 +120,9 @@ struct Quant<QuantKind::q4_k> {
       const int scale = g < 4 ? s[g] & 63 : (s[g + 4] & 15) | (s[g - 4] >> 6) << 4;
       const int minimum = g < 4 ? s[g + 4] & 63 : s[g + 4] >> 4 | (s[g] >> 6) << 4;
       const uint8_t* q = b + 16 + g / 2 * 32;  // two groups share 32 bytes
-      f(32 * g, d * static_cast<float>(scale), -(dm * static_cast<float>(minimum)), [=](int i) {
+      const Pair scales =
+          pair_of(d * static_cast<float>(scale), -(dm * static_cast<float>(minimum)));
+      f(32 * g, scales, [=](int i) {
         const VecI pair = load_u8(q + i);
         return to_float(g % 2 ? shr<4>(pair) : pair & set1i(15));
       });
@@ -136,7 +143,7 @@ struct Quant<QuantKind::q6_k> {
       const uint8_t* low = b + 64 * half + run % 2 * 32 + in_run;
       const uint8_t* high = b + 128 + 32 * half + in_run;
       const float scale = d * static_cast<float>(static_cast<int8_t>(b[192 + g]));
-      f(16 * g, scale, 0.0f, [=](int i) {
+      f(16 * g, pair_of(scale, 0.0f), [=](int i) {
         const VecI lows = load_u8(low + i), highs = load_u8(high + i);
         const VecI two = run == 0   ? highs & set1i(3)
                          : run == 1 ? shr<2>(highs) & set1i(3)
@@ -153,8 +160,8 @@ template <QuantKind kind>
 void unpack_blocks(i64 n, const uint8_t* src, float* out) {
   using Q = Quant<kind>;
   for (i64 j = 0; j < n; j += Q::numbers, src += Q::bytes)
-    Q::groups(src, [=](int at, float d, float m, auto q) {
-      const Vec scale = set1(d), minimum = set1(m);
+    Q::groups(src, [=](int at, Pair scales, auto q) {
+      const Vec scale = first_of(scales), minimum = second_of(scales);
 #pragma GCC unroll 32
       for (int i = 0; i < Q::group; i += Vec::width) {
         const Vec x = q(i) * scale;
@@ -198,42 +205,52 @@ void unpack(QuantKind kind, i64 n, const uint8_t* src, float* out) {
   }
 }
 
-// sums[g] = sum of numbers [32 g, 32 g + 32) of x
+// sums[2 g + 1] = sum of numbers [32 g, 32 g + 32) of x, with a 0 before each: beside d and m.
 void group_sums(i64 n, const float* x, float* sums) {
   for (i64 j = 0; j < n; j += 32) {
     Vec sum = zero();
 #pragma GCC unroll 32
     for (int i = 0; i < 32; i += Vec::width) sum = sum + load(x + j + i);
-    sums[j / 32] = reduce_add(sum);
+    sums[j / 16] = 0.0f;
+    sums[j / 16 + 1] = reduce_add(sum);
   }
 }
 
-constexpr int bytes_ahead = 1024;  // rows are short: the hardware stops at the end of each
+// Rows lie one after the other, but are read side by side: the hardware sees short runs.
+constexpr int bytes_ahead = 4096;
+template <int count>
+EVG_INLINE void fetch(const uint8_t* p) {
+#pragma GCC unroll 8
+  for (int at = 0; at < count; at += 64) __builtin_prefetch(p + bytes_ahead + at);
+}
 
 template <QuantKind kind, int Rows>
 EVG_INLINE void dot_blocks(i64 n, const uint8_t* w, i64 row_bytes, const float* x,
                            const float* sums, float* out) {
   using Q = Quant<kind>;
   Vec acc[Rows];
-  float minima[Rows];
+  Pair minima[Rows];
 #pragma GCC unroll 4
-  for (int r = 0; r < Rows; ++r) acc[r] = zero(), minima[r] = 0.0f;
-  for (i64 j = 0; j < n; j += Q::numbers, w += Q::bytes) {
+  for (int r = 0; r < Rows; ++r) acc[r] = zero(), minima[r] = pair_of(0.0f, 0.0f);
+  const uint8_t* ahead = w;
+  for (i64 j = 0; j < n; j += Q::numbers, w += Q::bytes, ahead += Rows * Q::bytes) {
+    fetch<Rows * Q::bytes>(ahead);
 #pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) {
-      __builtin_prefetch(w + r * row_bytes + bytes_ahead);
-      Q::groups(w + r * row_bytes, [&](int at, float d, float m, auto q) {
+    for (int r = 0; r < Rows; ++r)
+      Q::groups(w + r * row_bytes, [&](int at, Pair scales, auto q) {
         Vec sum = q(0) * load(x + j + at);
 #pragma GCC unroll 32
         for (int i = Vec::width; i < Q::group; i += Vec::width)
           sum = fma(q(i), load(x + j + at + i), sum);
-        acc[r] = fma(set1(d), sum, acc[r]);
-        if (Q::has_min) minima[r] += m * sums[(j + at) / 32];
+        acc[r] = fma(first_of(scales), sum, acc[r]);
+        if (Q::has_min) minima[r] = fma_pair(scales, sums + (j + at) / 16, minima[r]);
       });
-    }
   }
 #pragma GCC unroll 4
-  for (int r = 0; r < Rows; ++r) out[r] = reduce_add(acc[r]) + minima[r];
+  for (int r = 0; r < Rows; ++r) {
+    const float sum = reduce_add(acc[r]);
+    out[r] = Q::has_min ? sum + second_in(minima[r]) : sum;
+  }
 }
 
 template <QuantKind kind, int Rows>
@@ -241,14 +258,14 @@ EVG_INLINE void dot_words(i64 n, const uint8_t* w, i64 row_bytes, const float* x
   Vec acc[Rows];
 #pragma GCC unroll 4
   for (int r = 0; r < Rows; ++r) acc[r] = zero();
+  const uint8_t* ahead = w;
   i64 j = 0;
-  for (; j + Vec::width <= n; j += Vec::width) {
+  for (; j + Vec::width <= n; j += Vec::width, ahead += Rows * 2 * Vec::width) {
+    fetch<Rows * 2 * Vec::width>(ahead);
     const Vec xv = load(x + j);
 #pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) {
-      __builtin_prefetch(w + r * row_bytes + 2 * j + bytes_ahead);
+    for (int r = 0; r < Rows; ++r)
       acc[r] = fma(widened<kind>(w + r * row_bytes + 2 * j), xv, acc[r]);
-    }
   }
   if (j < n) {
     const Vec xv = load(x + j, first(static_cast<int>(n - j)));

@@ -40,7 +40,7 @@ int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epil
             float* out) {
   const KernelTable& t = kernels();
   const bool grouped = w.numbers > 1;
-  const Buffer sums(grouped ? in / 32 + 1 : 1);
+  const Buffer sums(grouped ? in / 16 + 1 : 1);
   if (!sums) return EVERGRAD_NO_MEMORY;
   if (grouped) t.group_sums(in, x, sums.get());
   constexpr i64 line = 16;  // workers share no cache line of out

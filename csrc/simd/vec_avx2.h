@@ -155,6 +155,12 @@ EVG_INLINE float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 
 EVG_INLINE VecI to_int(Vec a) { return {_mm256_cvtps_epi32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {_mm256_cvtepi32_ps(a.v)}; }
+// The low four bits of each lane, and an offset.
+template <int offset>
+EVG_INLINE Vec low_nibbles(VecI a) {
+  const VecI q = a & set1i(15);
+  return to_float(offset ? q + set1i(offset) : q);
+}
 EVG_INLINE VecI as_int(Vec a) { return {_mm256_castps_si256(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {_mm256_castsi256_ps(a.v)}; }
 

@@ -156,6 +156,12 @@ EVG_INLINE float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 
 EVG_INLINE VecI to_int(Vec a) { return {_mm512_cvtps_epi32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {_mm512_cvtepi32_ps(a.v)}; }
+// The low four bits of each lane, and an offset: a table in a register, indexed by just these bits.
+template <int offset>
+EVG_INLINE Vec low_nibbles(VecI a) {
+  const Vec table = to_float(iotai() + set1i(offset));
+  return {_mm512_permutexvar_ps(a.v, table.v)};
+}
 EVG_INLINE VecI as_int(Vec a) { return {_mm512_castps_si512(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {_mm512_castsi512_ps(a.v)}; }
 

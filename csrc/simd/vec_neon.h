@@ -138,6 +138,12 @@ EVG_INLINE float half_to_float(uint16_t h) {
 
 EVG_INLINE VecI to_int(Vec a) { return {vcvtnq_s32_f32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {vcvtq_f32_s32(a.v)}; }
+// The low four bits of each lane, and an offset.
+template <int offset>
+EVG_INLINE Vec low_nibbles(VecI a) {
+  const VecI q = a & set1i(15);
+  return to_float(offset ? q + set1i(offset) : q);
+}
 EVG_INLINE VecI as_int(Vec a) { return {vreinterpretq_s32_f32(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {vreinterpretq_f32_s32(a.v)}; }
 

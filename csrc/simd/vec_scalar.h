@@ -135,6 +135,12 @@ EVG_INLINE VecI to_int(Vec a) {
   return {fits ? static_cast<int32_t>(rounded) : INT32_MIN};
 }
 EVG_INLINE Vec to_float(VecI a) { return {static_cast<float>(a.v)}; }
+// The low four bits of each lane, and an offset.
+template <int offset>
+EVG_INLINE Vec low_nibbles(VecI a) {
+  const VecI q = a & set1i(15);
+  return to_float(offset ? q + set1i(offset) : q);
+}
 EVG_INLINE VecI as_int(Vec a) {
   VecI r;
   __builtin_memcpy(&r.v, &a.v, 4);
