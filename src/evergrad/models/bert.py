@@ -192,15 +192,16 @@ class PostNormBlock(nn.Module):
         self, x: Array, cu_seqlens: Array, *, need_dx: bool = True, again: Any = None
     ) -> tuple[Array, once]:
         """Apply to x [tokens, dim], `again() -> x`. Backward: dout -> dx, with `again`."""
-        need_dsum_1 = need_dx or self.attention.trainable
-        need_dh = need_dsum_1 or self.norm_1.trainable
-        need_dsum_2 = need_dh or self.mlp.trainable
         h, attention_backward = self.attention(
             x, cu_seqlens, residual=x, need_dx=need_dx, again=again
         )
-        h, norm_1_backward = self.norm_1(h, need_dx=need_dsum_1)
-        out, mlp_backward = self.mlp(h, residual=h, need_dx=need_dh, again=norm_1_backward.again)
-        out, norm_2_backward = self.norm_2(out, need_dx=need_dsum_2)
+        h, norm_1_backward = self.norm_1(h, need_dx=attention_backward.needed)
+        out, mlp_backward = self.mlp(
+            h, residual=h, need_dx=norm_1_backward.needed, again=norm_1_backward.again
+        )
+        out, norm_2_backward = self.norm_2(out, need_dx=mlp_backward.needed)
+        if not norm_2_backward.needed:
+            return out, nn.NOTHING
 
         def backward(dout: Array) -> Array | None:
             dsum = norm_2_backward(dout)
@@ -342,12 +343,12 @@ class Bert(TokenModel):
 
         # The way back ends at the lowest part that learns; what lies below keeps nothing.
         backwards: list[once] = []
-        need_dx = learn and (need_dx or self.norm.trainable)
+        need_dx = learn and norm_backward.needed
         again = None if self.dropout.active else norm_backward.again
         for block in self.blocks:
             x, block_backward = block(x, cu_seqlens, need_dx=need_dx, again=again)
             again = block_backward.again
-            need_dx = learn and (need_dx or block.trainable)
+            need_dx = learn and block_backward.needed
             if need_dx:
                 backwards.append(block_backward)
 

@@ -148,13 +148,21 @@ class PreNormBlock(nn.Module):
         self, x: Array, cu_seqlens: Array, *, need_dx: bool = True, **options: Any
     ) -> tuple[Array, once]:
         """Apply to x [tokens, dim]; `options` are for the attention. Backward: dout -> dx."""
-        need_dh = need_dx or self.norm_1.trainable
         h, norm_1_backward = self.norm_1(x, need_dx=need_dx)
         x, attention_backward = self.attention(
-            h, cu_seqlens, residual=x, need_dx=need_dh, again=norm_1_backward.again, **options
+            h,
+            cu_seqlens,
+            residual=x,
+            need_dx=norm_1_backward.needed,
+            again=norm_1_backward.again,
+            **options,
         )
-        h, norm_2_backward = self.norm_2(x)
-        x, mlp_backward = self.mlp(h, residual=x, again=norm_2_backward.again)
+        h, norm_2_backward = self.norm_2(x, need_dx=attention_backward.needed)
+        x, mlp_backward = self.mlp(
+            h, residual=x, need_dx=norm_2_backward.needed, again=norm_2_backward.again
+        )
+        if not mlp_backward.needed:
+            return x, nn.NOTHING
 
         def backward(dout: Array) -> Any:
             dx = norm_2_backward(mlp_backward(dout), dresidual=dout)
@@ -227,10 +235,9 @@ class CausalLM(TokenModel):
             x, block_backward = block(
                 x, cu_seqlens, need_dx=need_dx, rotation=rotation, cache=layer
             )
-            if learn:
-                need_dx = need_dx or block.trainable
-                if need_dx:
-                    backwards.append(block_backward)
+            need_dx = learn and block_backward.needed
+            if need_dx:
+                backwards.append(block_backward)
         x, norm_backward = self.norm(x, need_dx=need_dx)
         if cache is not None:
             cache.end()

@@ -341,27 +341,36 @@ class DecoderBlock(nn.Module):
 
         Backward: dout -> (dx, dstates).
         """
-        need_dh = need_dx or self.norm_1.trainable
         h, norm_1_backward = self.norm_1(x, need_dx=need_dx)
         x, attention_backward = self.attention(
-            h, cu_seqlens, residual=x, need_dx=need_dh, again=norm_1_backward.again, **options
+            h,
+            cu_seqlens,
+            residual=x,
+            need_dx=norm_1_backward.needed,
+            again=norm_1_backward.again,
+            **options,
         )
-        h, norm_cross_backward = self.norm_cross(x)
+        h, norm_cross_backward = self.norm_cross(x, need_dx=attention_backward.needed)
         x, cross_backward = self.cross(
             h,
             encoded.states,
             cu_seqlens,
             encoded.cu_seqlens,
             residual=x,
+            need_dx=norm_cross_backward.needed,
             need_dstates=need_dstates,
             again=norm_cross_backward.again,
         )
-        h, norm_2_backward = self.norm_2(x)
-        x, mlp_backward = self.mlp(h, residual=x, again=norm_2_backward.again)
+        h, norm_2_backward = self.norm_2(x, need_dx=cross_backward.needed)
+        x, mlp_backward = self.mlp(
+            h, residual=x, need_dx=norm_2_backward.needed, again=norm_2_backward.again
+        )
+        if not mlp_backward.needed:
+            return x, nn.NOTHING
 
         def backward(dout: Array) -> tuple[Any, Any]:
             dx = norm_2_backward(mlp_backward(dout), dresidual=dout)
-            dh, dstates = cross_backward(dx)
+            dh, dstates = cross_backward(dx) or (None, None)
             dx = norm_cross_backward(dh, dresidual=dx)
             return norm_1_backward(attention_backward(dx), dresidual=dx), dstates
 
@@ -484,7 +493,7 @@ class T5(TokenModel):
         need_dx = learn and self.embedding.trainable
         for block in stack.blocks:
             x, block_backward = block(x, cu_seqlens, need_dx=need_dx, bias=bias, dbias=dbias)
-            need_dx = learn and (need_dx or dbias is not None or block.trainable)
+            need_dx = learn and block_backward.needed
             if need_dx:
                 backwards.append(block_backward)
         x, norm_backward = stack.norm(x, need_dx=need_dx)
@@ -523,7 +532,7 @@ class T5(TokenModel):
                 bias=bias,
                 dbias=dbias,
             )
-            need_dx = learn and (need_dx or encoder_learns or dbias is not None or block.trainable)
+            need_dx = learn and block_backward.needed
             if need_dx:
                 backwards.append(block_backward)
         x, out_backward = self._out(x, need_dx)

@@ -7,7 +7,7 @@ a composition of such pairs, and its backward pass is written where its forward 
 
 from __future__ import annotations
 
-from ._backward import NO_BACKWARD, once
+from ._backward import NO_BACKWARD, NOTHING, once
 from ._buffer import Array
 from .activation import GELU, ReLU, Sigmoid, Tanh
 from .attention import Attention, CrossAttention
@@ -31,6 +31,7 @@ from .sequential import Sequential
 __all__ = [
     "GELU",
     "MLP",
+    "NOTHING",
     "NO_BACKWARD",
     "Array",
     "Attention",

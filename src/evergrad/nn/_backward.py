@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["NO_BACKWARD", "once"]
+__all__ = ["NOTHING", "NO_BACKWARD", "once"]
 
 
 class once:
@@ -26,6 +26,12 @@ class once:
         `again() -> out`: the forward's output once more, by one pass over what `function` keeps in
         any case. The layer that the output goes to may then let go of it (see `Linear`).
 
+    Attributes
+    ----------
+    needed : bool
+        Whether anything at or below the layer needs a gradient, and so the layer above it has to
+        compute that of its input.
+
     Raises
     ------
     RuntimeError
@@ -43,6 +49,8 @@ class once:
     """
 
     __slots__ = ("_function", "again")
+
+    needed = True
 
     def __init__(
         self, function: Callable[..., Any], again: Callable[[], Any] | None = None
@@ -62,8 +70,23 @@ class once:
         return function(*args, **kwargs)
 
 
+class _Nothing(once):
+    __slots__ = ()
+
+    needed = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return None
+
+
+#: Stands for the backward of every call where nothing needs a gradient.
+NOTHING: once = _Nothing(lambda: None)
+
+
 class _NoBackward(once):
     __slots__ = ()
+
+    needed = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("no backward through a cache: it forgets how its keys came about")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import ops
-from ._backward import NO_BACKWARD, once
+from ._backward import NO_BACKWARD, NOTHING, once
 from ._buffer import Array, empty
 from .linear import Linear, ResidualLinear
 from .module import Module
@@ -192,11 +192,12 @@ class Attention(Module):
             return out, NO_BACKWARD
         if cu_seqlens is None:
             cu_seqlens = np.array([0, len(x)])
-        need_dqkv = need_dx or self.qkv.trainable
         qkv, qkv_backward = self.qkv(x, need_dx=need_dx, again=again)
         mixed, attend_backward = self._attend(qkv, cu_seqlens, rotation, bias, dbias)
-        need_dmixed = need_dqkv or dbias is not None
+        need_dmixed = qkv_backward.needed or dbias is not None
         out, proj_backward = self.proj(mixed, residual=residual, need_dx=need_dmixed)
+        if not proj_backward.needed:
+            return out, NOTHING
         return out, once(lambda dout: qkv_backward(attend_backward(proj_backward(dout))))
 
     def _attend(
@@ -337,8 +338,6 @@ class CrossAttention(Module):
         backward : callable
             dout -> (dx, dstates).
         """
-        need_dquery = need_dx or self.query.trainable
-        need_dkv = need_dstates or self.key_value.trainable
         query, query_backward = self.query(x, need_dx=need_dx, again=again)
         key_value, kv_backward = self.key_value(states, need_dx=need_dstates)
         by_head = self._split(query, key_value)
@@ -350,8 +349,12 @@ class CrossAttention(Module):
             **drawn_dropout(self, len(x), len(states)),
         )
         out, proj_backward = self.proj(
-            mixed.reshape(query.shape), residual=residual, need_dx=need_dquery or need_dkv
+            mixed.reshape(query.shape),
+            residual=residual,
+            need_dx=query_backward.needed or kv_backward.needed,
         )
+        if not proj_backward.needed:
+            return out, NOTHING
         split = self._split
 
         @once

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ._backward import once
+from ._backward import NOTHING, once
 from ._buffer import Array, empty
 from .dropout import Dropout
 from .module import Module
@@ -126,18 +126,20 @@ class Linear(Module):
         weight, bias, activation = self.weight, self.bias, self.activation
         bias_data = None if bias is None else bias.data
         learns = weight.requires_grad or (bias is not None and bias.requires_grad)
-        needed = need_dx or learns
-
         out: Any
+        if not (need_dx or learns):
+            out = ops.linear(x, weight.data, bias_data, activation=activation, residual=residual)
+            return out, NOTHING
+
         saved: Any = None
         out_again: Callable[[], Array] | None = None
-        if needed and activation in _NEEDS_PRE:
+        if activation in _NEEDS_PRE:
             out, saved = ops.linear(
                 x, weight.data, bias_data, activation=activation, residual=residual, return_pre=True
             )
             if residual is None:
                 out_again = partial(_NEEDS_PRE[activation], saved)
-        elif needed and activation in _NEEDS_OUT and residual is not None:
+        elif activation in _NEEDS_OUT and residual is not None:
             saved = ops.linear(x, weight.data, bias_data, activation=activation)
             out = np.add(saved, residual, out=empty(saved.shape, saved.dtype))
         else:
@@ -148,8 +150,6 @@ class Linear(Module):
         input_again = again if large and again is not None else partial(_kept, x)
 
         def backward(dout: Array) -> Array | None:
-            if not needed:
-                return None
             dx, _, _ = ops.linear_backward(
                 dout,
                 input_again(),
@@ -219,4 +219,6 @@ class ResidualLinear(Linear):
         out, dropout_backward = self.dropout(out)
         if residual is not None:
             out += residual
+        if not linear_backward.needed:
+            return out, NOTHING
         return out, once(lambda dout: linear_backward(dropout_backward(dout)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ._backward import once
+from ._backward import NOTHING, once
 from ._buffer import Array
 from .dropout import Dropout
 from .linear import Linear, ResidualLinear
@@ -81,9 +81,8 @@ class MLP(Module):
         `again() -> x` as for `Linear`. The activation's output, the widest array of a block, is
         not kept either where its input is.
         """
-        need_dh = need_dx or self.up.trainable
         h, up_backward = self.up(x, need_dx=need_dx, again=again)
-        return _down(self, h, up_backward, residual, need_dh)
+        return _down(self, h, up_backward, residual)
 
 
 class GatedMLP(Module):
@@ -156,11 +155,12 @@ class GatedMLP(Module):
         again: Callable[[], Array] | None = None,
     ) -> tuple[Array, once]:
         """Apply to x [..., dim]; backward: dout -> dx (the residual's cotangent is dout)."""
-        need_dh = need_dx or self.gate_up.trainable
         gate_up, gate_up_backward = self.gate_up(x, need_dx=need_dx, again=again)
         hidden = gate_up.shape[-1] // 2
         gate, up = gate_up[..., :hidden], gate_up[..., hidden:]
         gated, gated_backward = _GATED[self.activation]
+        if not gate_up_backward.needed:
+            return _down(self, gated(gate, up), NOTHING, residual)
 
         def backward(dh: Array) -> Array | None:
             # Nobody needs gate and up any more: their gradients take their place.
@@ -168,7 +168,7 @@ class GatedMLP(Module):
             return gate_up_backward(gate_up)
 
         h_backward = once(backward, partial(gated, gate, up))
-        return _down(self, gated(gate, up), h_backward, residual, need_dh)
+        return _down(self, gated(gate, up), h_backward, residual)
 
 
 _GATED: dict[str, tuple[Callable[..., Array], Callable[..., Any]]] = {
@@ -182,12 +182,15 @@ _GATED: dict[str, tuple[Callable[..., Array], Callable[..., Any]]] = {
 
 
 def _down(
-    mlp: MLP | GatedMLP, h: Array, h_backward: once, residual: Array | None, need_dh: bool
+    mlp: MLP | GatedMLP, h: Array, h_backward: once, residual: Array | None
 ) -> tuple[Array, once]:
     """The second half of both."""
+    need_dh = h_backward.needed
     if not mlp.hidden_dropout.active:
         again = h_backward.again
         out, down_backward = mlp.down(h, residual=residual, need_dx=need_dh, again=again)
+        if not down_backward.needed:
+            return out, NOTHING
         return out, once(lambda dout: h_backward(down_backward(dout)))
     h, dropout_backward = mlp.hidden_dropout(h, need_dx=need_dh)
     out, down_backward = mlp.down(h, residual=residual, need_dx=need_dh)

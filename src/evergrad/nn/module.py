@@ -75,7 +75,17 @@ class Module:
     @property
     def trainable(self) -> bool:
         """Whether any parameter of this module is to be learned."""
-        return any(parameter.requires_grad for parameter in self.parameters())
+        waiting: list[Any] = list(vars(self).values())
+        while waiting:  # `parameters()` without the names, which cost more than the answer
+            value = waiting.pop()
+            if isinstance(value, Parameter):
+                if value.requires_grad:
+                    return True
+            elif isinstance(value, Module):
+                waiting.extend(vars(value).values())
+            elif isinstance(value, (list, tuple)):
+                waiting.extend(value)
+        return False
 
     def train(self, mode: bool = True) -> None:
         """Switch this module and all below it to training mode."""

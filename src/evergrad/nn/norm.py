@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ._backward import once
+from ._backward import NOTHING, once
 from ._buffer import Array
 from .module import Module
 from .parameter import Parameter
@@ -58,13 +58,17 @@ class LayerNorm(Module):
             on the residual path beside the norm; it is added to dx in the same pass.
         """
         weight, bias = self.weight, self.bias
+
+        def again() -> Any:
+            return ops.layer_norm(x, weight.data.shape, weight.data, bias.data, self.eps)
+
+        if not (need_dx or weight.requires_grad or bias.requires_grad):
+            return again(), NOTHING
         out, mean, rstd = ops.layer_norm(
             x, weight.data.shape, weight.data, bias.data, self.eps, return_stats=True
         )
 
         def backward(dout: Array, *, dresidual: Array | None = None) -> Array | None:
-            if not (need_dx or weight.requires_grad or bias.requires_grad):
-                return None
             dx, _, _ = ops.layer_norm_backward(
                 dout,
                 x,
@@ -79,9 +83,6 @@ class LayerNorm(Module):
                 need_dbias=bias.requires_grad,
             )
             return dx
-
-        def again() -> Any:
-            return ops.layer_norm(x, weight.data.shape, weight.data, bias.data, self.eps)
 
         return out, once(backward, again)
 
@@ -127,11 +128,15 @@ class RMSNorm(Module):
             (dout, dresidual=None) -> dx, with `again`; as for `LayerNorm`.
         """
         weight = self.weight
+
+        def again() -> Any:
+            return ops.rms_norm(x, weight.data.shape, weight.data, self.eps)
+
+        if not (need_dx or weight.requires_grad):
+            return again(), NOTHING
         out, rstd = ops.rms_norm(x, weight.data.shape, weight.data, self.eps, return_stats=True)
 
         def backward(dout: Array, *, dresidual: Array | None = None) -> Array | None:
-            if not (need_dx or weight.requires_grad):
-                return None
             dx, _ = ops.rms_norm_backward(
                 dout,
                 x,
@@ -143,8 +148,5 @@ class RMSNorm(Module):
                 need_dweight=weight.requires_grad,
             )
             return dx
-
-        def again() -> Any:
-            return ops.rms_norm(x, weight.data.shape, weight.data, self.eps)
 
         return out, once(backward, again)

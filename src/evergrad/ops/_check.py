@@ -45,17 +45,21 @@ def floats(name: str, x: Any, contiguous: bool = True) -> None:
 
 def last_contiguous(name: str, x: Any) -> None:
     """``x`` is as for ``floats``, but only its last axis has to be contiguous."""
+    if type(x) is np.ndarray and x.dtype is _F32 and x.flags.carray:
+        return
     floats(name, x, contiguous=False)
-    if x.size and x.ndim and x.shape[-1] > 1 and x.strides[-1] != x.itemsize:
-        raise ValueError(f"{name}: expected a contiguous last axis, got strides {x.strides}")
-    if any(stride < 0 or stride % x.itemsize for stride in x.strides):
-        raise ValueError(f"{name}: expected strides that are multiples of {x.itemsize} bytes, "
-                         f"none negative, got {x.strides}")  # fmt: skip
+    strides, itemsize = x.strides, x.itemsize
+    if strides and strides[-1] != itemsize and x.size and x.shape[-1] > 1:
+        raise ValueError(f"{name}: expected a contiguous last axis, got strides {strides}")
+    for stride in strides:
+        if stride < 0 or stride % itemsize:
+            raise ValueError(f"{name}: expected strides that are multiples of {itemsize} bytes, "
+                             f"none negative, got {strides}")  # fmt: skip
 
 
 def same_dtype(first_name: str, first: np.ndarray, /, **others: np.ndarray | None) -> None:
     for name, x in others.items():
-        if x is not None and x.dtype != first.dtype:
+        if x is not None and x.dtype is not first.dtype and x.dtype != first.dtype:
             raise TypeError(f"{name}: expected {first.dtype} like {first_name}, got {describe(x)}")
 
 

@@ -21,7 +21,7 @@ def _gated_checks(gate: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _strided_rows(x: np.ndarray) -> np.ndarray:
     """[..., n] seen as [rows, n]: a copy only where the rows are not evenly spaced."""
-    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    return x if x.ndim == 2 else x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _gated(gate: np.ndarray, up: np.ndarray, activation: str, out: np.ndarray | None) -> np.ndarray:

@@ -17,6 +17,12 @@ def _rows_of(x: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int]:
 
 def _shape_of(x: np.ndarray, normalized_shape: int | tuple[int, ...]) -> tuple[int, ...]:
     """``normalized_shape`` as a tuple: trailing dimensions of ``x``."""
+    if (
+        type(normalized_shape) is tuple
+        and len(normalized_shape) == 1 <= x.ndim
+        and (normalized_shape[0] == x.shape[-1])
+    ):
+        return x.shape[-1:]
     whole = (int, np.integer)
     shape = (normalized_shape,) if isinstance(normalized_shape, whole) else normalized_shape
     if not isinstance(shape, (tuple, list)) or not all(isinstance(n, whole) for n in shape):
@@ -62,7 +68,7 @@ def _stats_check(name: str, stats: np.ndarray, x: np.ndarray) -> None:
 
 
 def _shaped(x: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    return None if x is None else x.reshape(shape)
+    return x if x is None or x.shape == shape else x.reshape(shape)
 
 
 def layer_norm(
