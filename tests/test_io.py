@@ -191,7 +191,6 @@ def test_read_json_of_a_missing_file(tmp_path):
 
 
 def test_safetensors_round_trip(tmp_path):
-    pytest.importorskip("safetensors")
     tensors = {
         "strided": np.arange(6, dtype=np.float32).reshape(2, 3).T,
         "empty": np.zeros((0, 3), np.float32),
@@ -222,7 +221,6 @@ def test_safetensors_is_read_by_the_package_itself(tmp_path):
 
 @pytest.mark.parametrize("length", [0, 4, 20, 100, -1])
 def test_safetensors_truncated(tmp_path, length):
-    pytest.importorskip("safetensors")
     path = tmp_path / "model.safetensors"
     io.save_safetensors(path, {"w": np.arange(100, dtype=np.float32)})
     path.write_bytes(path.read_bytes()[:length])
@@ -231,7 +229,6 @@ def test_safetensors_truncated(tmp_path, length):
 
 
 def test_safetensors_bad_arguments(tmp_path):
-    pytest.importorskip("safetensors")
     path = tmp_path / "a"
     with pytest.raises(TypeError, match="'w' must be a numeric array, got list"):
         io.save_safetensors(path, {"w": [1.0]})
@@ -243,9 +240,3 @@ def test_safetensors_bad_arguments(tmp_path):
         io.save_safetensors(path, {"w": np.zeros(1)}, {"a": 1})
     with pytest.raises(FileNotFoundError):
         io.load_safetensors(path)
-
-
-def test_safetensors_missing_names_the_remedy(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match=r"pip install evergrad\[train\]"):
-        io.save_safetensors(tmp_path / "a", {})

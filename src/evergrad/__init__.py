@@ -22,6 +22,7 @@ from .backends import (
 
 if TYPE_CHECKING:
     from . import continual, datasets, io, models, nn, optim, text, train
+    from .models import from_pretrained
 
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "available_backends",
     "continual",
     "datasets",
+    "from_pretrained",
     "get_num_threads",
     "io",
     "models",
@@ -44,13 +46,16 @@ __all__ = [
 ]
 
 _LAZY = {"continual", "datasets", "io", "models", "nn", "optim", "text", "train"}
+_LAZY_FUNCTIONS = {"from_pretrained": "models"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
+    if name in _LAZY_FUNCTIONS:
+        return getattr(importlib.import_module(f".{_LAZY_FUNCTIONS[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | _LAZY)
+    return sorted(set(globals()) | _LAZY | _LAZY_FUNCTIONS.keys())

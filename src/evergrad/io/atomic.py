@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 # .evergrad-tmp.<host>.<pid>.<start of process>.<random>
 PREFIX = ".evergrad-tmp."
@@ -46,12 +47,46 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     ...     file.read_bytes()
     b'whole'
     """
-    path = Path(path)
     view = memoryview(data).cast("B")
+    with atomic_file(path) as file:
+        file.write(view)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Fill a temporary sibling of `path`, then rename it: `write_atomic` for what comes in pieces.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; its folder must exist. An existing file is replaced.
+
+    Yields
+    ------
+    binary file
+        To write into. When the block raises, nothing has happened.
+
+    Raises
+    ------
+    OSError
+        As `write_atomic`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "note.txt")
+    ...     with atomic_file(path) as file:
+    ...         _ = file.write(b"who")
+    ...         _ = file.write(b"le")
+    ...     path.read_bytes()
+    b'whole'
+    """
+    path = Path(path)
     temporary = path.parent / _temporary_name()
     try:
         with open(temporary, "xb") as file:
-            file.write(view)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

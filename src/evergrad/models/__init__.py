@@ -12,6 +12,7 @@ from .folder import MODEL_TYPES, build, load, save
 from .generation import Sampling, generate, stream
 from .gpt2 import GPT2, GPT2Config
 from .llama import Llama, LlamaConfig
+from .pretrained import from_pretrained
 from .t5 import T5, Encoded, Seq2SeqBatch, T5Config
 from .weights import to_ours, to_theirs
 
@@ -31,6 +32,7 @@ __all__ = [
     "Seq2SeqBatch",
     "T5Config",
     "build",
+    "from_pretrained",
     "generate",
     "load",
     "save",

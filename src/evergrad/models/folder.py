@@ -19,7 +19,7 @@ __all__ = ["MODEL_TYPES", "build", "load", "save"]
 MODEL_TYPES: dict[Any, type[Any]] = {model.model_type: model for model in (GPT2, Llama, Bert, T5)}
 
 
-def save(model: Pretrained, folder: str | Path) -> None:
+def save(model: Pretrained, folder: str | Path, max_shard_bytes: int | None = None) -> None:
     """Write a model's configuration and weights.
 
     Parameters
@@ -28,6 +28,8 @@ def save(model: Pretrained, folder: str | Path) -> None:
         The model.
     folder : path
         Made where it is missing. Each file is replaced atomically.
+    max_shard_bytes : int, optional
+        Cut the weights into files of at most this size, with an index. Default: a single file.
 
     Examples
     --------
@@ -41,7 +43,7 @@ def save(model: Pretrained, folder: str | Path) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    io.save_safetensors(folder / "model.safetensors", to_theirs(model), metadata={"format": "pt"})
+    io.save_weights(folder, to_theirs(model), max_shard_bytes)
     io.write_json(folder / "config.json", model.config.to_dict())
 
 
@@ -51,7 +53,7 @@ def load(folder: str | Path) -> Any:
     Parameters
     ----------
     folder : path
-        Holds config.json and model.safetensors.
+        Holds config.json, and model.safetensors or the shards of its index.
 
     Returns
     -------
@@ -79,19 +81,21 @@ def load(folder: str | Path) -> Any:
     settings = io.read_json(folder / "config.json")
     try:
         _kind(settings)
-        return build(settings, io.load_safetensors(folder / "model.safetensors"))
+        return build(settings, io.read_weights(folder))
+    except io.CorruptFileError:
+        raise
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
 
-def build(settings: Mapping[str, Any], tensors: Mapping[str, Array]) -> Any:
+def build(settings: Mapping[str, Any], tensors: Mapping[str, Array | io.StoredTensor]) -> Any:
     """Make a model from what Hugging Face's files hold.
 
     Parameters
     ----------
     settings : mapping
         What is in config.json.
-    tensors : mapping of str to ndarray
+    tensors : mapping of str to ndarray or io.StoredTensor
         The weights under Hugging Face's names.
 
     Returns

@@ -201,7 +201,7 @@ def to_theirs(model: Pretrained) -> dict[str, Array]:
     return tensors
 
 
-def fill(model: Pretrained, tensors: Mapping[str, Array]) -> None:
+def fill(model: Pretrained, tensors: Mapping[str, Any]) -> None:
     """Give a model the weights of `tensors`, under Hugging Face's names.
 
     All names, shapes and dtypes are checked before anything changes.
@@ -209,9 +209,10 @@ def fill(model: Pretrained, tensors: Mapping[str, Array]) -> None:
     Parameters
     ----------
     model : GPT2, Llama, Bert or T5
-    tensors : mapping of str to ndarray or ops.QuantizedWeight
-        Floating point; as for `to_ours`. Arrays are copied once, into the model's flat buffers;
-        what is in few bits stays so (and where it is), unless it is stacked with another kind.
+    tensors : mapping of str to ndarray, io.StoredTensor or ops.QuantizedWeight
+        Floating point; as for `to_ours`. They are copied, or dequantised, once, into the model's
+        flat buffers. A QuantizedWeight stays what it is (and where it is), unless it is stacked
+        with another kind.
 
     Raises
     ------
@@ -225,21 +226,26 @@ def fill(model: Pretrained, tensors: Mapping[str, Array]) -> None:
         for part in parts:
             if not np.issubdtype(part.dtype, np.floating):
                 raise TypeError(f"{name} must be floating point, got {part.dtype}")
-    for name, parameter in model.named_parameters():
-        values = _stacked(found[name])
-        if isinstance(values, ops.QuantizedWeight):
-            parameter.requires_grad = False
-        parameter.data = values
-    nn.flatten_(model)
+    parameters = dict(model.named_parameters())
+    for name, parts in found.items():
+        whole = _in_few_bits(parts)
+        if whole is not None:
+            parameters[name].requires_grad = False
+            parameters[name].data = whole
+    nn.flatten_(model)  # before the others come: each is then read into its place
+    for name, parts in found.items():
+        if isinstance(parameters[name].data, ops.QuantizedWeight):
+            continue
+        start = 0
+        for part in parts:
+            stop = start + part.shape[0]
+            parameters[name].data[start:stop] = part
+            start = stop
 
 
-def _stacked(parts: Sequence[Any]) -> Any:
-    """Parts one below the other; in few bits where all are, and alike."""
-    first = parts[0]
-    if isinstance(first, ops.QuantizedWeight):
-        if len(parts) == 1:
-            return first
-        if all(getattr(part, "kind", None) == first.kind for part in parts):
-            return ops.QuantizedWeight.concatenate(parts)
-    arrays = [np.asarray(part, np.float32) for part in parts]
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+def _in_few_bits(parts: Sequence[Any]) -> ops.QuantizedWeight | None:
+    """Parts one below the other, where all of them are in few bits, and alike."""
+    kinds = {part.kind if isinstance(part, ops.QuantizedWeight) else None for part in parts}
+    if None in kinds or len(kinds) > 1:
+        return None
+    return parts[0] if len(parts) == 1 else ops.QuantizedWeight.concatenate(parts)
