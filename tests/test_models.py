@@ -342,7 +342,7 @@ def test_dropout_resumes_from_its_state(rng):
     assert [model.loss(batch)[0], model.loss(batch)[0]] == [first, second]
     model.eval()
     assert model.loss(batch)[0] == model.loss(batch)[0]
-    assert model.random_state()["stream"][1] > 0
+    assert model.random_state()["random"][1] > 0
 
 
 # Generation.

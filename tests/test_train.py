@@ -423,7 +423,7 @@ def test_resumed_in_new_processes_bit_for_bit(tmp_path):
         for row in state["run"]["rows"]:
             del row["seconds"]
     assert states[0] == states[1]
-    assert states[0]["random_state"]["stream"][1] > 0  # dropout was drawn
+    assert states[0]["random_state"]["random"][1] > 0  # dropout was drawn
 
 
 def test_checkpoints_are_few_and_at_the_end(tmp_path):

@@ -13,6 +13,7 @@ from .generation import Sampling, generate, stream
 from .gpt2 import GPT2, GPT2Config
 from .llama import Llama, LlamaConfig
 from .pretrained import from_pretrained
+from .prompting import Conversation
 from .t5 import T5, Encoded, Seq2SeqBatch, T5Config
 from .weights import to_ours, to_theirs
 
@@ -22,6 +23,7 @@ __all__ = [
     "T5",
     "Bert",
     "BertConfig",
+    "Conversation",
     "Encoded",
     "GPT2Config",
     "KVCache",

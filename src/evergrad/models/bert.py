@@ -245,13 +245,13 @@ class Bert(TokenModel):
         rng = np.random.default_rng(seed)
         std = 0.0 if seed is None else 0.02
         drawn: dict[str, Any] = {"std": std, "rng": rng}
-        self.stream = nn.RandomStream(seed or 0)
-        branch = {"dropout": config.dropout, "stream": self.stream, "out_std": std, **drawn}
+        self.random = nn.RandomStream(seed or 0)
+        branch = {"dropout": config.dropout, "stream": self.random, "out_std": std, **drawn}
         self.words = nn.Embedding(config.vocab_size, config.dim, **drawn)
         self.positions = nn.Embedding(config.context, config.dim, **drawn)
         self.segments = nn.Embedding(config.segments, config.dim, **drawn)
         self.norm = nn.LayerNorm(config.dim, config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.dropout, stream=self.stream)
+        self.dropout = nn.Dropout(config.dropout, stream=self.random)
         self.blocks = [PostNormBlock(config, branch) for _ in range(config.layers)]
         self.pooler = None
         if config.has_pooler:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -155,7 +155,8 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     stop: Collection[int] = (),
-) -> Iterator[tuple[int, int]]:
+    cache: KVCache | None = None,
+) -> Generator[tuple[int, int], int | Collection[int] | None, None]:
     """Continue texts, and yield each token as it is drawn.
 
     The prompts are read in one packed pass, without padding; from then on each text costs a token
@@ -173,6 +174,9 @@ def stream(
         How tokens are chosen.
     stop : collection of int
         Tokens that end a text. They are not part of it.
+    cache : KVCache, optional
+        Of one slot for one prompt, which begins with what it holds: only the rest is read. It keeps
+        what comes, as far as it has room, for the next call.
 
     Yields
     ------
@@ -183,7 +187,7 @@ def stream(
     Raises
     ------
     ValueError
-        When a prompt is empty or holds something else than ints.
+        When a prompt is empty or holds something else than ints, or does not fit the cache.
     FloatingPointError
         When the model's logits hold NaN.
 
@@ -199,13 +203,26 @@ def stream(
     if max_new_tokens <= 0 or not texts:
         return
     context = model.config.context
+    if cache is not None:
+        if len(texts) != 1 or len(cache) != 1 or cache.capacity != context:
+            raise ValueError(
+                f"cache must have one slot of {context} tokens, for one prompt; got {len(cache)}"
+                f" of {cache.capacity} for {len(texts)}"
+            )
+        texts[0].read = int(cache.lengths[0])
+        if not texts[0].read < texts[0].given <= context:
+            raise ValueError(
+                f"the cache holds {texts[0].read} tokens of a context of {context}:"
+                f" the prompt must have more, and fit, got {texts[0].given}"
+            )
     longest = max(text.given for text in texts) + max_new_tokens - 1  # the last one is not read
     was_training = model.training
     model.train(False)
     try:
         inside = [text for text in texts if text.given <= context]
         outside = [text for text in texts if text.given > context]
-        cache = KVCache(model.config, len(inside), min(context, longest))
+        if cache is None:
+            cache = KVCache(model.config, len(inside), min(context, longest))
         while inside or outside:
             drawn = []
             for group, group_cache in ((inside, cache), (outside, None)):
@@ -231,7 +248,8 @@ def stream(
             kept = [slot for slot in kept if inside[slot].length <= context]
             outside += leaving
             if len(kept) < len(inside):
-                cache.select(kept)
+                if kept:  # otherwise the cache has done its work
+                    cache.select(kept)
                 inside = [inside[slot] for slot in kept]
     finally:
         model.train(was_training)

@@ -161,10 +161,10 @@ class GPT2(CausalLM):
         self.config = config
         rng = np.random.default_rng(seed)
         std = 0.0 if seed is None else 0.02
-        self.stream = nn.RandomStream(seed or 0)
+        self.random = nn.RandomStream(seed or 0)
         self.wte = nn.Embedding(config.vocab_size, config.dim, std=std, rng=rng)
         self.wpe = nn.Embedding(config.context, config.dim, std=std, rng=rng)
-        self.dropout = nn.Dropout(config.dropout, stream=self.stream)
+        self.dropout = nn.Dropout(config.dropout, stream=self.random)
         self.blocks = [self._block(std, rng) for _ in range(config.layers)]
         self.norm = nn.LayerNorm(config.dim, config.layer_norm_eps)
         head_std = 0.0 if config.tied else std
@@ -184,7 +184,7 @@ class GPT2(CausalLM):
         # 2 layers branches add up in the residual stream: keep its variance.
         branch: dict[str, Any] = {
             "dropout": config.dropout,
-            "stream": self.stream,
+            "stream": self.random,
             "std": std,
             "out_std": std / math.sqrt(2 * config.layers),
             "rng": rng,

@@ -10,6 +10,7 @@ import numpy as np
 from .. import nn
 from ..nn import Array, once
 from .cache import KVCache
+from .prompting import Prompted
 from .weights import Pretrained
 
 __all__ = ["Batch", "CausalLM", "PreNormBlock", "TokenModel"]
@@ -171,7 +172,7 @@ class PreNormBlock(nn.Module):
         return x, once(backward)
 
 
-class CausalLM(TokenModel):
+class CausalLM(Prompted, TokenModel):
     """A decoder: embedded tokens, blocks, a norm, and a head that scores the next token."""
 
     blocks: Sequence[PreNormBlock]

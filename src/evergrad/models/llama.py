@@ -193,7 +193,7 @@ class Llama(CausalLM):
         self.config = config
         rng = np.random.default_rng(seed)
         std = 0.0 if seed is None else 0.02
-        self.stream = nn.RandomStream(seed or 0)
+        self.random = nn.RandomStream(seed or 0)
         self.rotary = nn.Rotary(
             config.head_dim, config.rope_theta, config.rope_scaling, config.context
         )
@@ -224,7 +224,7 @@ class Llama(CausalLM):
                 head_dim=config.head_dim,
                 bias=config.attention_bias,
                 attention_dropout=config.attention_dropout,
-                stream=self.stream,
+                stream=self.random,
                 **drawn,
             ),
             nn.RMSNorm(config.dim, config.rms_norm_eps),
@@ -233,7 +233,7 @@ class Llama(CausalLM):
                 config.hidden,
                 activation=config.activation,
                 bias=config.mlp_bias,
-                stream=self.stream,
+                stream=self.random,
                 **drawn,
             ),
         )

@@ -433,10 +433,10 @@ class T5(TokenModel):
     def __init__(self, config: T5Config, seed: int | None = 0) -> None:
         self.config = config
         rng = np.random.default_rng(seed)
-        self.stream = nn.RandomStream(seed or 0)
-        build = Builder(config, self.stream, seed, rng)
+        self.random = nn.RandomStream(seed or 0)
+        build = Builder(config, self.random, seed, rng)
         self.embedding = nn.Embedding(config.vocab_size, config.dim, std=build.drawn, rng=rng)
-        self.dropout = nn.Dropout(config.dropout, stream=self.stream)
+        self.dropout = nn.Dropout(config.dropout, stream=self.random)
         self.encoder = Stack(
             build.position_bias(bidirectional=True),
             [

@@ -24,6 +24,9 @@ class TextStream:
         Decodes.
     stops : sequence of str
         Strings that end the text. They are not part of it.
+    before : sequence of int
+        The last tokens of the text that is continued: some tokenizers decode a token differently
+        at the beginning of a text.
 
     Attributes
     ----------
@@ -48,15 +51,16 @@ class TextStream:
     ['n', 'a', '', 'ï', 'v', '', 'E,', ' ', '', '', 'EN,', ' ']
     """
 
-    def __init__(self, tokenizer: _Decoder, stops: Sequence[str] = ()) -> None:
+    def __init__(
+        self, tokenizer: _Decoder, stops: Sequence[str] = (), before: Sequence[int] = ()
+    ) -> None:
         if not all(stops):
             raise ValueError("a stop string must not be empty")
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
-        self._ids: list[int] = []
-        # Some tokenizers decode a token differently at the beginning of a text: so the tokens of
-        # the last piece are decoded again in front of the new ones, and cut off.
-        self._before = 0
+        # The tokens of the last piece are decoded again in front of the new ones, and cut off.
+        self._ids = [int(token) for token in before]
+        self._before = len(self._ids)
         self._pending = ""
         self.text = ""
         self.count = 0

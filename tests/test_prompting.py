@@ -1,0 +1,202 @@
+"""Prompts as texts, as ids and as conversations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tokenizers")
+pytest.importorskip("jinja2")
+
+from evergrad import models
+from evergrad.models import GPT2, Conversation, GPT2Config, Llama, LlamaConfig
+from evergrad.text import Tokenizer
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+PROMPTS = ["The naïve", "", "def f(x):\n    return", "中文"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    made = Tokenizer.train([__doc__ * 3, TEMPLATE * 3, "def f(x):\n    return x\n" * 3], 300)
+    assert made.vocab_size == 300
+    made.chat_template = TEMPLATE
+    return made
+
+
+@pytest.fixture(scope="module", params=["gpt2", "llama"])
+def model(request, tokenizer):
+    size = {"vocab_size": 300, "context": 96, "layers": 2, "heads": 4, "dim": 32}
+    if request.param == "gpt2":
+        made = GPT2(GPT2Config(**size), seed=1)
+    else:
+        made = Llama(LlamaConfig(**size, hidden=64, kv_heads=2), seed=1)
+    # Far from uniform, so that texts differ; and the likeliest tokens are no halves of characters.
+    odd = [token for token in range(300) if not tokenizer.decode([token]).isascii()]
+    for parameter in made.parameters():
+        if parameter.data.ndim == 2:
+            parameter.data *= 4
+        if len(parameter.data) == 300:
+            parameter.data[odd] = 0
+    made.tokenizer = tokenizer
+    return made
+
+
+def continued(model, ids, count=30, stop=(), **options):
+    """The reference: ids in, ids out."""
+    options = {"temperature": 0, **options}
+    return models.generate(model, ids, count, stop=stop, **options)[len(ids) :]
+
+
+def test_texts_are_their_ids_continued(model, tokenizer):
+    for prompt in PROMPTS:
+        ids = [tokenizer.eot, *tokenizer.encode(prompt)]
+        new = continued(model, ids, stop=tokenizer.ends)
+        expected = prompt + tokenizer.decode([*ids[1:], *new])[len(prompt) :]
+        assert model.generate(prompt, 30) == expected
+        assert prompt + "".join(model.stream(prompt, 30)) == expected
+
+
+def test_a_batch_is_each_prompt_alone(model, tokenizer):
+    assert model.generate(PROMPTS, 30) == [model.generate(prompt, 30) for prompt in PROMPTS]
+    ids = [tokenizer.prompt(prompt) for prompt in PROMPTS]
+    for array, prompt in zip(model.generate(ids, 30), ids, strict=True):
+        assert array.dtype == np.int64
+        assert array.tolist() == model.generate(prompt, 30).tolist()
+        assert array.tolist() == [*prompt, *model.stream(prompt.tolist(), 30)]
+    mixed = model.generate([PROMPTS[0], ids[1]], 5)
+    assert mixed[0] == model.generate(PROMPTS[0], 5)
+    assert mixed[1].tolist() == model.generate(ids[1], 5).tolist()
+    assert model.generate([]) == []
+    assert model.generate("The", 0) == "The"
+
+
+def test_sampling_is_that_of_models_generate(model, tokenizer):
+    options = {"temperature": 0.9, "top_k": 50, "top_p": 0.9, "min_p": 0.01, "seed": 7}
+    options["repetition_penalty"] = 1.2
+    ids = tokenizer.prompt("The")
+    expected = continued(model, ids, stop=tokenizer.ends, **options)
+    assert model.generate(ids, 30, **options).tolist() == [*ids, *expected]
+    assert list(model.stream(ids, 30, **options)) == expected.tolist()
+
+
+def test_stops_end_a_text(model, tokenizer):
+    whole = model.generate(PROMPTS, 40)
+    for prompt, text in zip(PROMPTS, whole, strict=True):
+        new = text[len(prompt) :]
+        stop = new[5:7]
+        cut = prompt + new[: new.index(stop)]
+        assert model.generate(prompt, 40, stop=stop) == cut
+        assert prompt + "".join(model.stream(prompt, 40, stop=["absent", stop])) == cut
+        batch = model.generate(PROMPTS, 40, stop=stop)
+        assert batch[PROMPTS.index(prompt)] == cut
+        ids = tokenizer.prompt(prompt)
+        until = model.generate(ids, 40, stop=stop)
+        ended = tokenizer.decode(until[len(ids) :])
+        assert stop in ended
+        assert stop not in tokenizer.decode(until[len(ids) : -1])
+    ids = tokenizer.prompt("The")
+    new = continued(model, ids, stop=tokenizer.ends).tolist()
+    last = new[10]
+    assert list(model.stream(ids, 30, stop=last)) == new[: new.index(last)]
+    assert list(model.stream(ids, 30, stop=[last, "absent"])) == new[: new.index(last)]
+
+
+def test_the_tokenizers_ends_end_a_text(model, tokenizer, monkeypatch):
+    ids = tokenizer.prompt("The")
+    new = continued(model, ids).tolist()
+    monkeypatch.setattr(tokenizer, "ends", frozenset([new[7]]))
+    assert list(model.stream(ids, 30)) == new[: new.index(new[7])]
+
+
+def test_a_reply_continues_the_template(model, tokenizer):
+    messages = [{"role": "system", "content": "Be."}, {"role": "user", "content": "naïve"}]
+    text = "<system>Be.\n<user>naïve\n<assistant>"
+    new = continued(model, tokenizer.encode(text), stop=tokenizer.ends)
+    assert model.chat(messages, 30) == tokenizer.decode(new)
+    assert "".join(model.stream_chat(messages, 30)) == tokenizer.decode(new)
+    assert len(messages) == 2
+    stop = tokenizer.decode(new)[4:6]
+    reply = model.chat(messages, 30, stop=stop)
+    assert reply == tokenizer.decode(new).partition(stop)[0]
+
+
+@pytest.mark.parametrize("turns", [2, 12], ids=["within", "beyond the context"])
+def test_a_conversation_says_what_chat_says(model, turns):
+    conversation, messages = Conversation(model), []
+    for turn in range(turns):
+        said = {"role": "user", "content": f"turn {turn}"}
+        messages.append(said)
+        conversation.messages.append(said)
+        options = {"temperature": 0.8, "seed": turn, "repetition_penalty": 1.1}
+        reply = "".join(conversation.reply(10, **options))
+        assert reply == model.chat(messages, 10, **options)
+        messages.append({"role": "assistant", "content": reply})
+        assert conversation.messages == messages
+
+
+def test_a_conversation_reads_each_turn_once(model, monkeypatch):
+    conversation = Conversation(model, [{"role": "system", "content": "A long instruction."}])
+    read, logits = [], type(model).logits
+
+    def counted(self, input_ids, *arguments, **options):
+        read.append(len(input_ids))
+        return logits(self, input_ids, *arguments, **options)
+
+    monkeypatch.setattr(type(model), "logits", counted)
+    for text in ("Hi", "So"):
+        conversation.messages.append({"role": "user", "content": text})
+        list(conversation.reply(3))
+    first, second = read[0], read[3]
+    assert read[1:3] == [1, 1]
+    # The end of a line, who speaks, what, and who answers; perhaps the reply's last token.
+    assert second < first - len("A long instruction.") // 2
+
+
+def test_an_interrupted_reply_is_part_of_the_conversation(model):
+    conversation = Conversation(model, [{"role": "user", "content": "Hi"}])
+    reply = conversation.reply(20)
+    said = next(reply) + next(reply)
+    reply.close()
+    assert conversation.messages[-1] == {"role": "assistant", "content": said}
+    conversation.messages.append({"role": "user", "content": "Go on"})
+    before = list(conversation.messages)
+    assert "".join(conversation.reply(10)) == model.chat(before, 10)
+
+
+def test_without_a_tokenizer_ids_alone(tokenizer):
+    model = GPT2(GPT2Config(vocab_size=300, context=16, layers=1, heads=2, dim=8))
+    assert model.generate([1, 2], 3).shape == (5,)
+    for ask in (
+        lambda: model.generate("text"),
+        lambda: model.generate([1], stop="."),
+        lambda: model.stream("text"),
+        lambda: model.chat([{"role": "user", "content": "Hi"}]),
+    ):
+        with pytest.raises(ValueError, match="has no tokenizer"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        ("a", {"max_new_tokens": -1}, "max_new_tokens must be >= 0, got -1"),
+        ("a", {"temperature": -1}, "temperature must be >= 0"),
+        ("a", {"stop": ""}, "not empty, got ''"),
+        ("a", {"stop": [1.5]}, "strings and token ids, .*got 1.5"),
+        ([0.5], {}, "a sequence of at least one token"),
+        ([[]], {}, "a sequence of at least one token"),
+        ([300], {}, r"\[0, 300\), got 300 to 300"),
+        ([-1], {}, r"\[0, 300\), got -1 to -1"),
+    ],
+)
+def test_bad_prompts_are_named(model, prompt, options, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(prompt, **options)
+    with pytest.raises(ValueError, match=r"one text or one sequence.* got several"):
+        model.stream(["a", "b"])
+    with pytest.raises(TypeError, match="temperatur"):
+        model.stream("a", temperatur=1)
