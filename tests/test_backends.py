@@ -28,13 +28,22 @@ FAMILIES = (
     "optimizer",
     "pooling",
     "position",
+    "quant",
     "rotary",
     "sampling",
     "softmax",
 )
 
 # Public without being ops: memory, a weight's layout, and the constants that rotary takes.
-NOT_OPS = {"PackedWeight", "empty", "pack_weight", "rotary_table", "zero_"}
+NOT_OPS = {
+    "PackedWeight",
+    "QuantizedWeight",
+    "empty",
+    "pack_weight",
+    "quantize",
+    "rotary_table",
+    "zero_",
+}
 # Backends have these as one function, the activation being an argument of it.
 ONE_FUNCTION = {"geglu": "gated", "swiglu": "gated"}
 PYTHON = [name for name in evergrad.available_backends() if name != "native"]

@@ -60,18 +60,66 @@ def test_decoding_is_that_of_gguf_to_the_bit(backend, kind):
 
 
 @pytest.mark.parametrize("kind", CODED)
-def test_coding_is_that_of_gguf_to_the_byte(kind):
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-6, 300.0])
+def test_coding_is_that_of_gguf_to_the_byte(backend, kind, scale):
     rng = np.random.default_rng(1)
-    weight = rng.standard_normal((19, 96)).astype(np.float32)
+    weight = rng.standard_normal((190, 96)).astype(np.float32) * np.float32(scale)
     weight[3] = 0
     weight[4, :40] = -0.0
-    expected = quants.quantize(weight, TYPES[kind]).view(np.uint8).reshape(19, -1)
+    weight[5, 32:64] = 2.5 * scale
+    weight[6, ::2] = -weight[6, 1::2]  # the largest magnitude twice
+    # The scale is 1 there: halves, and the numbers just beside them.
+    weight[7, :32] = np.float32(127) * (np.arange(32) == 0)
+    weight[7, 1:6] = np.nextafter(
+        np.float32([0.5, 0.5, 0.5, -1.5, -2.5]), np.float32([0, 0.5, 1, 0, 0])
+    )
+    expected = quants.quantize(weight, TYPES[kind]).view(np.uint8).reshape(190, -1)
     np.testing.assert_array_equal(ops.quantize(weight, kind).data, expected)
 
 
-# One row of x; a few, that share decoded rows; many, that are packed. Depths straddle the blocks
+@pytest.mark.parametrize("kind", [*ALIASES, "q4_0"])
+@pytest.mark.parametrize("tiny", [1e-45, 1e-38, 1e-20])
+def test_tiny_numbers_become_zeros(backend, kind, tiny):
+    assert not ops.quantize(np.full((1, 32), tiny, np.float32), kind).dequantize().any()
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+def test_words_are_rounded_to_nearest_even(backend, kind):
+    rng = np.random.default_rng(6)
+    bits = rng.integers(0, 2**32, (8, 4096), np.uint32)
+    bits[:4] &= np.uint32(0xFFFFF000 if kind == "f16" else 0xFFFF8000)  # ties
+    weight = bits.view(np.float32)
+    weight[~np.isfinite(weight)] = 1
+    halves = rng.standard_normal(weight.shape).astype(np.float32) * np.float32(1e-6)
+    weight = np.where(rng.random(weight.shape) < 0.5, weight, halves)
+    with np.errstate(over="ignore"):
+        expected = quants.quantize(weight, TYPES[kind]).view(np.uint8).reshape(8, -1)
+    np.testing.assert_array_equal(ops.quantize(weight, kind).data, expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("rows", [1, 3, 20, 40])
+def test_bad_scales_show(backend, value, rows):
+    data = drawn_bytes("q4_1", 7, 512)
+    data[4, :2] = np.array([value], "<f2").view(np.uint8)
+    x = np.random.default_rng(7).standard_normal((rows, 512)).astype(np.float32)
+    bad = ~np.isfinite(ops.linear(x, ops.QuantizedWeight(data, "q4_1", 512)))
+    assert bad[:, 4].all()
+    assert not np.delete(bad, 4, axis=1).any()
+
+
+def test_a_bad_input_shows(backend, kind):
+    weight = ops.QuantizedWeight(drawn_bytes(kind, 7, 512), kind, 512)
+    x = np.ones((3, 512), np.float32)
+    x[:, 100] = np.nan
+    assert np.isnan(ops.linear(x, weight)).all()
+    assert np.isnan(ops.linear(x[:1], weight)).all()
+
+
+# One row of x; a few, straight from the blocks; more, that share decoded rows; many, that are
+# packed. Depths straddle the blocks
 # that packing cuts.
-@pytest.mark.parametrize("rows", [1, 2, 5, 24, 25, 70])
+@pytest.mark.parametrize("rows", [1, 2, 5, 8, 9, 24, 25, 70])
 @pytest.mark.parametrize(("features", "columns"), [(1, 256), (50, 768), (97, 1536)])
 def test_a_product_is_that_of_the_decoded_weight(backend, kind, rows, features, columns):
     rng = np.random.default_rng(2)
@@ -118,7 +166,7 @@ def test_special_numbers_come_through(backend, kind):
 def test_the_same_bits_for_any_number_of_threads(kind):
     rng = np.random.default_rng(4)
     weight = ops.QuantizedWeight(drawn_bytes(kind, 700, 512), kind, 512)
-    for rows in (1, 6, 70):
+    for rows in (1, 6, 20, 70):
         x = rng.standard_normal((rows, 512)).astype(np.float32)
         results = []
         for threads in (1, 2, 3):
@@ -213,7 +261,13 @@ def test_bytes_that_are_no_weight_are_refused(arguments, error, message):
         (np.zeros((2, 32), np.float32), "q4_k", ValueError, "kind"),
         (np.zeros((2, 32)), "int4", TypeError, "weight: expected float32"),
         (np.zeros(32, np.float32), "int4", ValueError, "weight"),
-        (np.full((1, 32), np.nan, np.float32), "int8", ValueError, "finite numbers for q8_0"),
+        (np.full((1, 32), 1e6, np.float32), "int4", ValueError, "up to 65504 for q4_1, got 1e"),
+        (
+            np.full((1, 32), np.nan, np.float32),
+            "int8",
+            ValueError,
+            "finite numbers up to 65504 for q8_0",
+        ),
     ],
     ids=str,
 )

@@ -26,6 +26,16 @@ Array unpack(const Array& weight, const std::string& kind, int64_t columns, cons
   return result;
 }
 
+Array pack_bits(const Array& weight, const std::string& kind) {
+  const int64_t rows = weight.shape(0), columns = weight.shape(1);
+  const int code = kind_code(kind);
+  py::array_t<uint8_t> result({rows, evergrad_quantized_bytes(code, columns)});
+  const float* px = data(weight);
+  uint8_t* po = result.mutable_data();
+  call([&] { return evergrad_pack_bits(code, rows, columns, px, po); });
+  return result;
+}
+
 std::pair<Array, Optional> linear_quantized(const Array& x, const Array& weight,
                                             const std::string& kind, const Optional& bias,
                                             const std::optional<std::string>& activation,
@@ -50,6 +60,7 @@ std::pair<Array, Optional> linear_quantized(const Array& x, const Array& weight,
 void register_quant(py::module_& m) {
   m.def("unpack", &unpack, py::arg("weight"), py::arg("kind"), py::arg("columns"),
         py::arg("indices").none(true), py::arg("out").none(true));
+  m.def("pack_bits", &pack_bits, py::arg("weight"), py::arg("kind"));
   m.def("linear_quantized", &linear_quantized, py::arg("x"), py::arg("weight"), py::arg("kind"),
         py::arg("bias").none(true), py::arg("activation").none(true),
         py::arg("residual").none(true), py::arg("return_pre"), py::arg("out").none(true));

@@ -16,6 +16,8 @@
 #include "kernels/optimizer.h"
 #include "kernels/pooling.h"
 #include "kernels/quant.h"
+#include "kernels/quant_rows.h"
+#include "kernels/quantize.h"
 #include "kernels/rotary.h"
 #include "kernels/sampling.h"
 #include "kernels/softmax.h"
@@ -38,6 +40,9 @@
       evergrad::unpack,                                           \
       evergrad::group_sums,                                       \
       evergrad::quant_dot,                                        \
+      evergrad::most_dots,                                        \
+      evergrad::quant_dots,                                       \
+      evergrad::pack_bits,                                        \
       evergrad::attention_panels,                                 \
       evergrad::attention_scratch,                                \
       evergrad::attention,                                        \

@@ -113,6 +113,12 @@ struct KernelTable {
   void (*group_sums)(i64 n, const float* x, float* sums);
   void (*quant_dot)(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes,
                     const float* x, const float* sums, float* out);
+  // The same for up to most_quant_dots rows of x: out[i * out_row + r] = row r . row i of x.
+  i64 most_quant_dots;
+  void (*quant_dots)(QuantKind kind, i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows,
+                     const float* x, i64 x_row, float* out, i64 out_row);
+  // n numbers, whole blocks, to f16, bf16, q8_0, q4_0 or q4_1
+  void (*pack_bits)(QuantKind kind, i64 n, const float* x, uint8_t* blocks);
 
   // attention: panels [panel_begin, panel_end) of the group's tokens_q * group rows, over the keys
   // [k_begin, k_end) alone; the backward takes all rows. Scratch sizes in floats.

@@ -1,7 +1,7 @@
 // Weights of few bits: decoding rows, and the linear layer on top of them.
 //
-// With one row of x the product is made straight from the blocks; with a few, rows of the weight
-// are decoded into L1 and used for all rows of x; with many, decoding is part of packing
+// With one row of x, or a few, the product is made straight from the blocks; with more, rows of the
+// weight are decoded into L1 and used for all rows of x; with many, decoding is part of packing
 // (ops/gemm.cpp).
 #include <cstring>
 
@@ -63,12 +63,17 @@ int some_rows(const Quantized& w, i64 rows, i64 in, i64 features, const float* x
   const KernelTable& t = kernels();
   constexpr i64 line = 16;
   const i64 grain = max_of(line, bytes_per_piece / max_of(1, w.row_bytes) / line * line);
-  const Buffer decoded(min_of(evergrad_get_num_threads(), most_workers) * rows_decoded * in + 1);
+  const bool at_once = rows <= t.most_quant_dots;
+  const i64 workers = at_once ? 0 : min_of(evergrad_get_num_threads(), most_workers);
+  const Buffer decoded(workers * rows_decoded * in + 1);
   if (!decoded) return EVERGRAD_NO_MEMORY;
   parallel_for(parts_of(features, grain), [&](i64 task, int worker) {
     const i64 begin = task * grain, end = min_of(begin + grain, features);
     float* const tile = decoded.get() + worker * rows_decoded * in;
-    for (i64 j = begin; j < end; j += rows_decoded) {
+    if (at_once)
+      t.quant_dots(w.kind, end - begin, in, w.at(begin, 0), w.row_bytes, rows, x, in, out + begin,
+                   features);
+    for (i64 j = begin; !at_once && j < end; j += rows_decoded) {
       const i64 count = min_of(rows_decoded, end - j);
       for (i64 r = 0; r < count; ++r)
         t.unpack(w.kind, in, w.data + (j + r) * w.row_bytes, tile + r * in);
@@ -93,6 +98,17 @@ int evergrad_unpack(int kind, int64_t rows, int64_t columns, const uint8_t* data
   parallel_rows(rows, columns, [&](i64 begin, i64 end) {
     for (i64 i = begin; i < end; ++i)
       t.unpack(w.kind, columns, w.at(indices ? indices[i] : i, 0), out + i * columns);
+  });
+  return EVERGRAD_OK;
+}
+
+int evergrad_pack_bits(int kind, int64_t rows, int64_t columns, const float* x,
+                       uint8_t* out) noexcept {
+  if (kind < 0 || kind > EVERGRAD_Q4_1) return EVERGRAD_UNAVAILABLE;
+  const KernelTable& t = kernels();
+  const Quantized w = quantized(kind, columns, out);
+  parallel_rows(rows, columns, [&](i64 begin, i64 end) {
+    t.pack_bits(w.kind, (end - begin) * columns, x + begin * columns, out + begin * w.row_bytes);
   });
   return EVERGRAD_OK;
 }

@@ -27,6 +27,7 @@ using evergrad::AttentionHead;
 using evergrad::Epilogue;
 using evergrad::i64;
 using evergrad::KernelTable;
+using evergrad::QuantKind;
 using Outputs = std::vector<Buffer>;
 
 constexpr i64 sizes[] = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 97};
@@ -155,6 +156,71 @@ void check_epilogue(i64 n, Activation activation, bool bias, bool residual, bool
             t.gemm_epilogue(rows, n, c.data(), stride, &epilogue);
             return outputs(c, p);
           });
+}
+
+// A kind of weight in few bits: numbers and bytes of a block, where its 16-bit floats are.
+struct Stored {
+  QuantKind kind;
+  i64 numbers, bytes, first_half, second_half;  // -1: none
+};
+
+constexpr Stored kinds[] = {{QuantKind::f16, 1, 2, 0, -1},       {QuantKind::bf16, 1, 2, -1, -1},
+                            {QuantKind::q8_0, 32, 34, 0, -1},    {QuantKind::q4_0, 32, 18, 0, -1},
+                            {QuantKind::q4_1, 32, 20, 0, 2},     {QuantKind::q5_0, 32, 22, 0, -1},
+                            {QuantKind::q5_1, 32, 24, 0, 2},     {QuantKind::q4_k, 256, 144, 0, 2},
+                            {QuantKind::q6_k, 256, 210, 208, -1}};
+
+// Rows of any bytes, but for scales and minimums of a size between 1/64 and 1/8; at an odd address.
+struct StoredRows {
+  StoredRows(const Stored& s, i64 count, i64 n, Random& random)
+      : row_bytes(n / s.numbers * s.bytes), all(static_cast<size_t>(1 + count * row_bytes)) {
+    for (uint8_t& b : all) b = static_cast<uint8_t>(random.bits());
+    for (size_t block = 1; block < all.size(); block += static_cast<size_t>(s.bytes)) {
+      if (s.kind == QuantKind::bf16) all[block + 1] = 0x3d;
+      for (const i64 at : {s.first_half, s.second_half})
+        if (at >= 0) all[block + static_cast<size_t>(at) + 1] = 0x24 + random.below(12);
+    }
+  }
+  const uint8_t* data() const { return all.data() + 1; }
+
+  i64 row_bytes;
+  std::vector<uint8_t> all;
+};
+
+void check_quant(const Stored& s, i64 n) {
+  const auto arguments = {std::pair<const char*, i64>{"kind", static_cast<i64>(s.kind)}, {"n", n}};
+  const i64 features = 6;
+  compare(label("unpack", arguments), exact, [=](const KernelTable& t, Random random) {
+    const StoredRows w(s, 1, n, random);
+    Buffer out(n);
+    t.unpack(s.kind, n, w.data(), out.data());
+    return outputs(out);
+  });
+  compare(label("quant_dot", arguments), sum_of(n), [=](const KernelTable& t, Random random) {
+    const StoredRows w(s, features, n, random);
+    Buffer x = random.uniform(n), sums(s.numbers > 1 ? n / 16 : 0), out(features);
+    if (s.numbers > 1) t.group_sums(n, x.data(), sums.data());
+    t.quant_dot(s.kind, features, n, w.data(), w.row_bytes, x.data(), sums.data(), out.data());
+    return outputs(out);
+  });
+  for (i64 count = 1; count <= evergrad_kernels_scalar.most_quant_dots; ++count)
+    compare(label("quant_dots", {{"kind", static_cast<i64>(s.kind)}, {"n", n}, {"rows", count}}),
+            sum_of(n), [=](const KernelTable& t, Random random) {
+              const StoredRows w(s, features, n, random);
+              const i64 x_row = n + 3, out_row = features + 2;
+              Buffer x = random.uniform(count * x_row), out(count * out_row);
+              t.quant_dots(s.kind, features, n, w.data(), w.row_bytes, count, x.data(), x_row,
+                           out.data(), out_row);
+              return outputs(out);
+            });
+}
+
+void check_group_sums(i64 n) {
+  compare(label("group_sums", {{"n", n}}), sum_of(32), [=](const KernelTable& t, Random random) {
+    Buffer x = random.uniform(n), sums(n / 16);
+    t.group_sums(n, x.data(), sums.data());
+    return outputs(sums);
+  });
 }
 
 void check_column_sum(i64 n) {
@@ -680,6 +746,12 @@ int main() {
     check_sample_weights(n);
     check_sums(n);
   }
+  for (const Stored& s : kinds) {
+    for (const i64 blocks : {1, 2, 5}) check_quant(s, blocks * s.numbers);
+    for (const i64 n : sizes)
+      if (s.numbers == 1) check_quant(s, n);
+  }
+  for (const i64 groups : {1, 2, 5}) check_group_sums(32 * groups);
   for (const i64 right : {0, 1000}) {  // more than one panel of queries and block of keys
     for (const bool changed : {false, true}) {
       check_attention({70, 133, 40, 2, 1000, right, changed});

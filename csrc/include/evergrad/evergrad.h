@@ -99,6 +99,9 @@ int64_t evergrad_quantized_bytes(int kind, int64_t columns) EVERGRAD_NOEXCEPT;
 /* out[i] = row indices[i] (or i, where indices is null) as float. */
 int evergrad_unpack(int kind, int64_t rows, int64_t columns, const uint8_t* data,
                     const int64_t* indices, float* out) EVERGRAD_NOEXCEPT;
+/* Numbers into F16, BF16, Q8_0, Q4_0 or Q4_1; EVERGRAD_UNAVAILABLE for the other kinds. */
+int evergrad_pack_bits(int kind, int64_t rows, int64_t columns, const float* x,
+                       uint8_t* out) EVERGRAD_NOEXCEPT;
 /* evergrad_linear, with the weight [features, in] in blocks. */
 int evergrad_linear_quantized(int kind, int64_t rows, int64_t in, int64_t features, const float* x,
                               const uint8_t* weight, const float* bias, int activation,

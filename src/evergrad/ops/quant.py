@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..backends import active
-from ..backends.reference.quant import pack_bits
 from . import _check
 
 #: Kind to (numbers, bytes) of a block.
@@ -25,6 +24,8 @@ BLOCKS = {
 }
 #: What `quantize` writes, and shorter names for two of them.
 CODED = ("f16", "bf16", "q8_0", "q4_0", "q4_1")
+#: Scales and minimums are 16-bit floats.
+LARGEST_HALF = 65504.0
 ALIASES = {"int8": "q8_0", "int4": "q4_1"}
 
 
@@ -167,7 +168,7 @@ def quantize(weight: np.ndarray, kind: str) -> QuantizedWeight:
     ------
     TypeError, ValueError
         For a wrong type or dtype, more or fewer than two dimensions, columns that are no whole
-        blocks, an unknown kind, NaN or infinity in a kind with groups.
+        blocks, an unknown kind; in a kind with groups NaN, infinity or more than 65504.
 
     Examples
     --------
@@ -184,6 +185,11 @@ def quantize(weight: np.ndarray, kind: str) -> QuantizedWeight:
         raise ValueError(
             f"weight: expected a multiple of {numbers} columns for {kind}, got shape {weight.shape}"
         )
-    if numbers > 1 and not np.isfinite(weight).all():
-        raise ValueError(f"weight: expected finite numbers for {kind}, got NaN or infinity")
-    return QuantizedWeight(pack_bits(weight, kind), kind, weight.shape[1])
+    if numbers > 1 and weight.size:
+        largest = max(float(weight.max()), -float(weight.min()))  # NaN comes through
+        if not largest <= LARGEST_HALF:
+            raise ValueError(
+                f"weight: expected finite numbers up to {LARGEST_HALF:g} for {kind}, "
+                f"got {largest:g}"
+            )
+    return QuantizedWeight(active.pack_bits(weight, kind), kind, weight.shape[1])

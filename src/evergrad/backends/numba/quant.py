@@ -1,4 +1,4 @@
-"""The linear layer on weights of few bits: decoded whole, then a product by NumPy's BLAS."""
+"""Weights of few bits: decoded whole by NumPy, then a product by its BLAS."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..reference.quant import unpack
+from ..reference.quant import pack_bits, unpack
 from .gemm import linear
 
-__all__ = ["linear_quantized"]
+__all__ = ["linear_quantized", "pack_bits", "unpack"]
 
 Array = NDArray[Any]
 

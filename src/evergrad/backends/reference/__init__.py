@@ -45,7 +45,7 @@ from .optimizer import (
 )
 from .pooling import pool, pool_backward
 from .position import relative_position_buckets
-from .quant import linear_quantized, unpack
+from .quant import linear_quantized, pack_bits, unpack
 from .rotary import rotary
 from .sampling import sample
 from .softmax import log_softmax, log_softmax_backward, softmax, softmax_backward
@@ -85,6 +85,7 @@ __all__ = [
     "mse_loss",
     "mse_loss_backward",
     "mse_loss_sum",
+    "pack_bits",
     "pack_weight",
     "pool",
     "pool_backward",

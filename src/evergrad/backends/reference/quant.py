@@ -6,12 +6,13 @@ import math
 
 import numpy as np
 
-from ._common import Array, emit
+from ._common import Array, emit, ieee
 from .gemm import linear
 
 __all__ = ["linear_quantized", "pack_bits", "unpack"]
 
 
+@ieee
 def unpack(
     weight: Array, kind: str, columns: int, indices: Array | None, out: Array | None
 ) -> Array:
@@ -142,8 +143,9 @@ def _coded(x: Array, *parts: Array) -> Array:
 
 
 def _inverse(d: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        return np.where(d == 0, np.float32(0), np.float32(1) / d)
+    """1 / d; 0 for what is so small that all of its block decodes to nothing."""
+    large = np.abs(d) > np.finfo(np.float32).tiny
+    return np.where(large, np.float32(1) / np.where(large, d, np.float32(1)), np.float32(0))
 
 
 def _code_f16(x: Array) -> Array:
@@ -163,7 +165,9 @@ def _code_q8_0(x: Array) -> Array:
     b = _blocks(x, 32)
     d = np.abs(b).max(axis=-1, keepdims=True) / np.float32(127)
     scaled = b * _inverse(d)
-    q = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
+    size = np.abs(scaled)
+    whole = np.floor(size)
+    q = np.copysign(whole + (size - whole >= 0.5), scaled)  # ties away from 0
     return _coded(x, d.astype(np.float16), q.astype(np.int8))
 
 
