@@ -93,6 +93,14 @@ inline simde__m512 cvtepi32_ps(simde__m512i a) {
   return lanes_ps([&](int i) { return static_cast<float>(from.i32[i]); });
 }
 
+// Bytes, or pairs of them, as int32 lanes.
+template <class From, class Register>
+inline simde__m512i widened_epi32(Register a) {
+  From from[16];
+  memcpy(from, &a, sizeof from);
+  return lanes_epi32([&](int i) { return static_cast<int32_t>(from[i]); });
+}
+
 }  // namespace emulated
 
 #undef _mm512_maskz_loadu_ps
@@ -117,3 +125,9 @@ inline simde__m512 cvtepi32_ps(simde__m512i a) {
 #define _mm512_cvtps_epi32(a) emulated::cvtps_epi32(a)
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps(a) emulated::cvtepi32_ps(a)
+#undef _mm512_cvtepu8_epi32
+#define _mm512_cvtepu8_epi32(a) emulated::widened_epi32<uint8_t>(a)
+#undef _mm512_cvtepi8_epi32
+#define _mm512_cvtepi8_epi32(a) emulated::widened_epi32<int8_t>(a)
+#undef _mm512_cvtepu16_epi32
+#define _mm512_cvtepu16_epi32(a) emulated::widened_epi32<uint16_t>(a)
