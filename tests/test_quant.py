@@ -116,9 +116,8 @@ def test_a_bad_input_shows(backend, kind):
     assert np.isnan(ops.linear(x[:1], weight)).all()
 
 
-# One row of x; a few, straight from the blocks; more, that share decoded rows; many, that are
-# packed. Depths straddle the blocks
-# that packing cuts.
+# One row of x; a few, as registers hold; more, in shares; many, that are packed. Depths straddle
+# the blocks that packing cuts.
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 9, 24, 25, 70])
 @pytest.mark.parametrize(("features", "columns"), [(1, 256), (50, 768), (97, 1536)])
 def test_a_product_is_that_of_the_decoded_weight(backend, kind, rows, features, columns):

@@ -1,7 +1,6 @@
 // Products of a few rows of x with a weight in blocks: decoded once, in registers, for all of them.
 //
-// Up to so many rows the decoded numbers are used at once, as the products of x read from L1; for
-// more rows there are no registers, and the weight is spread into L1 (ops/quant.cpp).
+// As many rows as there are registers for their sums; x is read from L1.
 #pragma once
 
 #include "kernels/gemm.h"

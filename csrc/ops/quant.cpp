@@ -1,10 +1,7 @@
 // Weights of few bits: decoding rows, and the linear layer on top of them.
 //
-// With one row of x, or a few, the product is made straight from the blocks; with more, rows of the
-// weight are decoded into L1 and used for all rows of x; with many, decoding is part of packing
-// (ops/gemm.cpp).
-#include <cstring>
-
+// With one row of x, or a few, the product is made straight from the blocks; with many, decoding is
+// part of packing (ops/gemm.cpp).
 #include "evergrad/evergrad.h"
 #include "ops/gemm.h"
 #include "ops/sizes.h"
@@ -29,9 +26,8 @@ Quantized quantized(int kind, i64 columns, const uint8_t* data) {
   return {static_cast<QuantKind>(kind), l.numbers, l.bytes, data, columns / l.numbers * l.bytes};
 }
 
-// So many rows of x share decoded rows of the weight; more are worth packing.
+// More rows of x are worth packing.
 constexpr i64 few_rows = 24;
-constexpr i64 rows_decoded = 4;
 constexpr i64 bytes_per_piece = 1 << 15;
 // Less is read faster than another thread wakes.
 constexpr i64 bytes_alone = 1 << 16;
@@ -58,30 +54,20 @@ int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epil
   return EVERGRAD_OK;
 }
 
-int some_rows(const Quantized& w, i64 rows, i64 in, i64 features, const float* x,
-              const Epilogue* epilogue, float* out) {
+// Rows of x in nearly equal shares, as many as registers hold: a piece of the weight comes from
+// memory for the first, from L1 and L2 for the others.
+void some_rows(const Quantized& w, i64 rows, i64 in, i64 features, const float* x,
+               const Epilogue* epilogue, float* out) {
   const KernelTable& t = kernels();
   constexpr i64 line = 16;
+  const i64 share = parts_of(rows, parts_of(rows, t.most_quant_dots));
   const i64 grain = max_of(line, bytes_per_piece / max_of(1, w.row_bytes) / line * line);
-  const bool at_once = rows <= t.most_quant_dots;
-  const i64 workers = at_once ? 0 : min_of(evergrad_get_num_threads(), most_workers);
-  const Buffer decoded(workers * rows_decoded * in + 1);
-  if (!decoded) return EVERGRAD_NO_MEMORY;
-  parallel_for(parts_of(features, grain), [&](i64 task, int worker) {
-    const i64 begin = task * grain, end = min_of(begin + grain, features);
-    float* const tile = decoded.get() + worker * rows_decoded * in;
-    if (at_once)
-      t.quant_dots(w.kind, end - begin, in, w.at(begin, 0), w.row_bytes, rows, x, in, out + begin,
-                   features);
-    for (i64 j = begin; !at_once && j < end; j += rows_decoded) {
-      const i64 count = min_of(rows_decoded, end - j);
-      for (i64 r = 0; r < count; ++r)
-        t.unpack(w.kind, in, w.data + (j + r) * w.row_bytes, tile + r * in);
-      t.gemm_dot(count, rows, in, tile, in, x, in, out + j, 1, features, false);
-    }
+  parallel_ranges(features, grain, [&](i64 begin, i64 end) {
+    for (i64 i = 0; i < rows; i += share)
+      t.quant_dots(w.kind, end - begin, in, w.at(begin, 0), w.row_bytes, min_of(share, rows - i),
+                   x + i * in, in, out + i * features + begin, features);
     finish(t, epilogue, 0, begin, rows, end - begin, out + begin, features);
   });
-  return EVERGRAD_OK;
 }
 
 }  // namespace
@@ -124,8 +110,10 @@ int evergrad_linear_quantized(int kind, int64_t rows, int64_t in, int64_t featur
   const bool plain = !bias && !residual && !pre && activation == EVERGRAD_ACTIVATION_NONE;
   const Epilogue* const epilogue = plain ? nullptr : &all;
   if (rows == 1 && in > 0) return one_row(w, in, features, x, epilogue, out);
-  if (rows > 0 && rows <= few_rows && in > 0)
-    return some_rows(w, rows, in, features, x, epilogue, out);
+  if (rows > 0 && rows <= few_rows && in > 0) {
+    some_rows(w, rows, in, features, x, epilogue, out);
+    return EVERGRAD_OK;
+  }
   return gemm(rows, features, in, {x, in, 1}, {nullptr, 1, in}, out, features, false, epilogue,
               nullptr, &w);
 }
