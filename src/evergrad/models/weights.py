@@ -7,14 +7,18 @@ names, whose tensors lie one below the other in ours (`nn.PackedLinear`); or `Tr
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .. import nn, ops
 from ..nn import Array
+
+if TYPE_CHECKING:
+    from ..text import Tokenizer
 
 __all__ = ["Pretrained", "Transposed", "WeightNames", "fill", "to_ours", "to_theirs"]
 
@@ -42,6 +46,7 @@ class Pretrained(nn.Module):
     config: Any
     weight_names: WeightNames
     weight_prefix: str  # of the body's names; files of the bare body leave it out
+    tokenizer: Tokenizer | None = None  # from_pretrained sets it, save_pretrained saves it
 
     @property
     def is_bare(self) -> bool:
@@ -52,6 +57,37 @@ class Pretrained(nn.Module):
     def ignored_weights(self) -> tuple[str, ...]:
         """Patterns of tensors in files that tell this model nothing."""
         return ()
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], max_shard_bytes: int | None = None
+    ) -> None:
+        """Write a folder that `from_pretrained` and Hugging Face's tools read.
+
+        It holds config.json, the weights as safetensors, and the tokenizer's files. Weights in few
+        bits are written dequantised, in float32.
+
+        Parameters
+        ----------
+        folder : path-like
+            Made where it is missing. Each file is replaced atomically.
+        max_shard_bytes : int, optional
+            Cut the weights into files of at most this size, with an index. Default: a single file.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from evergrad.models import Llama, LlamaConfig, from_pretrained
+        >>> model = Llama(LlamaConfig(vocab_size=9, layers=1, heads=2, dim=8, hidden=4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     from_pretrained(folder).config == model.config
+        True
+        """
+        from .folder import save  # it knows all families, which know this class
+
+        save(self, folder, max_shard_bytes)
+        if self.tokenizer is not None:
+            self.tokenizer.save_folder(folder)
 
 
 class Source(NamedTuple):
@@ -201,7 +237,7 @@ def to_theirs(model: Pretrained) -> dict[str, Array]:
     return tensors
 
 
-def fill(model: Pretrained, tensors: Mapping[str, Any]) -> None:
+def fill(model: Pretrained, tensors: Mapping[str, Any], few_bits: bool = True) -> None:
     """Give a model the weights of `tensors`, under Hugging Face's names.
 
     All names, shapes and dtypes are checked before anything changes.
@@ -213,6 +249,8 @@ def fill(model: Pretrained, tensors: Mapping[str, Any]) -> None:
         Floating point; as for `to_ours`. They are copied, or dequantised, once, into the model's
         flat buffers. A QuantizedWeight stays what it is (and where it is), unless it is stacked
         with another kind.
+    few_bits : bool, default True
+        False: dequantise every QuantizedWeight.
 
     Raises
     ------
@@ -228,7 +266,7 @@ def fill(model: Pretrained, tensors: Mapping[str, Any]) -> None:
                 raise TypeError(f"{name} must be floating point, got {part.dtype}")
     parameters = dict(model.named_parameters())
     for name, parts in found.items():
-        whole = _in_few_bits(parts)
+        whole = _in_few_bits(parts) if few_bits else None
         if whole is not None:
             parameters[name].requires_grad = False
             parameters[name].data = whole

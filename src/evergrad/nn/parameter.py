@@ -59,7 +59,8 @@ class Parameter:
         if value and isinstance(self.data, QuantizedWeight):
             raise ValueError("a parameter in few bits cannot learn: requires_grad must stay False")
         if value and self.grad is None:
-            self.grad = np.zeros_like(self.data)
+            # Not zeros_like, which writes: these pages are taken when they are first written to.
+            self.grad = np.zeros(self.data.shape, self.data.dtype)
         elif not value:
             self.grad = None
 
