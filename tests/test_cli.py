@@ -129,6 +129,8 @@ def test_info_shows_the_machine_and_a_model(store):
     model = only_json(evergrad("info", store, "--json"))
     assert model["version"] == "0002"
     assert model["n_embd"] == 16
+    assert model["architecture"] == "GPT2, 1 layers"
+    assert model["memory"] == {"float32": 4 * model["parameters"], "total": 4 * model["parameters"]}
     assert "parameters" in evergrad("info", store / "versions" / "0001").stdout
 
 
@@ -175,7 +177,8 @@ def test_rejection_has_its_own_exit_code_and_rollback_goes_back(store, texts, tm
         (["generate"], 1, "no versions here"),
         (["generate", "--model", "{texts}/missing"], 1, "no such folder"),
         (["generate", "--model", "{texts}"], 1, "tokenizer.json"),
-        (["info", "{texts}/missing"], 1, "no such folder"),
+        (["info", "{texts}/missing"], 1, "no such file or folder"),
+        (["info", "{texts}"], 1, "expected config.json or a single .gguf file"),
         (["no-such-verb"], 2, "no-such-verb"),
     ],
 )

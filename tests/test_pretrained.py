@@ -29,6 +29,24 @@ def test_a_path_that_does_not_exist(name):
         evergrad.from_pretrained(name)
 
 
+def test_a_name_without_the_package_that_fetches_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"owner/name: .*pip install evergrad\[hub\]"):
+        evergrad.from_pretrained("owner/name")
+
+
+def test_a_dtype_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match="kind"):
+        evergrad.from_pretrained(tmp_path, dtype="int3")
+
+
+def test_a_folder_in_few_bits(tmp_path):
+    small_llama().save_pretrained(tmp_path)
+    model = evergrad.from_pretrained(tmp_path, dtype="int8")
+    assert {getattr(p.data, "kind", "f32") for p in model.parameters()} <= {"q8_0", "bf16", "f32"}
+    assert model.logits(np.arange(5)).shape == (5, 50)
+
+
 def test_a_folder_without_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"expected config\.json or a single \.gguf file"):
         evergrad.from_pretrained(tmp_path)

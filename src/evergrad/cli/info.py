@@ -1,4 +1,4 @@
-"""``evergrad info``: what this machine runs, or what a model folder holds."""
+"""``evergrad info``: what this machine runs, or what a model holds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 from rich.markup import escape
 
 import evergrad
-from evergrad import continual
+from evergrad import continual, models
 
 from . import _options as options
-from ._output import JsonOption, out, print_json
+from ._output import JsonOption, UserError, out, print_json
 from ._show import table
 from ._verb import verb
 
@@ -21,6 +21,7 @@ EXAMPLES = (
     "evergrad info",
     "evergrad info run  (a store: its current version)",
     "evergrad info run/versions/0002 --json",
+    "evergrad info SmolLM2-135M-Instruct.Q4_1.gguf",
 )
 
 
@@ -30,21 +31,24 @@ def register(app: typer.Typer) -> None:
 
 
 def info(
-    folder: Annotated[
+    model: Annotated[
         Path | None,
-        typer.Argument(help="A store or a model folder; without it, this installation."),
+        typer.Argument(
+            help="A store, a model folder, a GGUF file, or a name on the Hugging Face Hub;"
+            " without it, this installation."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which kernels, instruction set and threads are in use, or what a model folder holds."""
-    if folder is None:
+    """Show which kernels, instruction set and threads are in use, or what a model holds."""
+    if model is None:
         config = evergrad.show_config()
         if as_json:
             print_json(config)
         else:
             _show_config(config)
         return
-    facts = _model(folder)
+    facts = _model(model)
     if as_json:
         print_json(facts)
     else:
@@ -64,21 +68,37 @@ def _show_config(config: Mapping[str, Any]) -> None:
         out.print(f"[yellow]note:[/yellow] {escape(note)}", soft_wrap=True)
 
 
-def _model(folder: Path) -> dict[str, Any]:
-    if (folder / "current").is_file():
-        folder = continual.VersionStore(folder).current().path
-    path, model, tokenizer = options.open_model(folder, None, folder)
+def _model(path: Path) -> dict[str, Any]:
+    if (path / "current").is_file():
+        path = continual.VersionStore(path).current().path
+    try:
+        model = models.from_pretrained(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    tokenizer, config = model.tokenizer, model.config
     facts: dict[str, Any] = {
         "path": path,
+        "architecture": f"{type(model).__name__}, {config.layers} layers",
         "parameters": options.count_parameters(model),
-        **model.config.to_dict(),
-        "tokenizer": f"{tokenizer.vocab_size} tokens",
+        "memory": _memory(model),
+        "context": getattr(config, "context", None),  # relative positions have no end
+        "tokenizer": "none" if tokenizer is None else f"{tokenizer.vocab_size} tokens",
+        **config.to_dict(),
     }
     if (path / "report.json").is_file():
         report = continual.Version(path).report
         for name in ("version", "parent", "created", "accepted", "domain", "after"):
             facts[name] = report.get(name)
     return facts
+
+
+def _memory(model: Any) -> dict[str, int]:
+    """Bytes of the weights by how they are stored, and together."""
+    memory: dict[str, int] = {}
+    for parameter in model.parameters():
+        kind = getattr(parameter.data, "kind", "float32")
+        memory[kind] = memory.get(kind, 0) + parameter.data.nbytes
+    return {**memory, "total": sum(memory.values())}
 
 
 def _show_facts(facts: Mapping[str, Any], title: str) -> None:

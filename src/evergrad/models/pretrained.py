@@ -124,4 +124,8 @@ def _download(name: str) -> Path:
             f"{name}: no such file or folder; to fetch a model of that name, the package"
             " `huggingface_hub` is needed: pip install evergrad[hub]"
         ) from error
-    return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))
+    except OSError as error:  # of the network, and of a name that nobody has
+        reason = str(error).partition("\n")[0]
+        raise FileNotFoundError(f"{name}: no such folder, nor fetched: {reason}") from error
