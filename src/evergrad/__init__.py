@@ -21,7 +21,7 @@ from .backends import (
 )
 
 if TYPE_CHECKING:
-    from . import continual, datasets, io, models, nn, optim, text, train
+    from . import continual, datasets, io, models, nn, optim, tasks, text, train
     from .models import from_pretrained
 
 
@@ -40,12 +40,13 @@ __all__ = [
     "optim",
     "set_num_threads",
     "show_config",
+    "tasks",
     "text",
     "train",
     "use_backend",
 ]
 
-_LAZY = {"continual", "datasets", "io", "models", "nn", "optim", "text", "train"}
+_LAZY = {"continual", "datasets", "io", "models", "nn", "optim", "tasks", "text", "train"}
 _LAZY_FUNCTIONS = {"from_pretrained": "models"}
 
 
