@@ -12,8 +12,10 @@ import time
 
 import pytest
 
+import evergrad as evergrad_package
 from evergrad.continual import VersionStore
 from evergrad.datasets import cpython_code, cpython_prose
+from evergrad.models import Conversation
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
@@ -81,7 +83,17 @@ def store(texts, tmp_path_factory):
 def test_help_teaches():
     overview = evergrad("--help")
     assert overview.returncode == 0
-    for word in ("train", "adapt", "generate", "eval", "versions", "rollback", "info", "demo"):
+    for word in (
+        "train",
+        "adapt",
+        "generate",
+        "chat",
+        "eval",
+        "versions",
+        "rollback",
+        "info",
+        "demo",
+    ):
         assert re.search(rf"\b{word}\b", overview.stdout)
         one = evergrad(word, "--help")
         assert one.returncode == 0
@@ -110,6 +122,92 @@ def test_generate_prints_a_continuation_that_its_seed_repeats(store):
     assert first.stdout == value["prompt"] + value["text"] + "\n"
     folder = store / "versions" / "0001"
     assert evergrad("generate", "--model", folder, "--max-new-tokens", 5).returncode == 0
+
+
+def test_generate_stops_where_it_is_told_to(store):
+    arguments = ["generate", "The", "--store", store, "--temperature", 0, "--json"]
+    text = only_json(evergrad(*arguments, "--max-new-tokens", 30))["text"]
+    stop = text[5:7]
+    value = only_json(evergrad(*arguments, "--stop", "#absent#", "--stop", stop))
+    assert value["text"] == text[: text.index(stop)]
+    assert 0 < value["tokens"] <= 30
+    run = evergrad(*arguments, "--stop", "")
+    assert run.returncode == 2
+    assert "stop string must not be empty" in run.stderr
+
+
+@pytest.fixture
+def chatty(store, tmp_path):
+    """Version 0001 with a chat template."""
+    model = evergrad_package.from_pretrained(store / "versions" / "0001")
+    model.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    )
+    model.save_pretrained(tmp_path)
+    return model, tmp_path
+
+
+def test_chat_answers_each_line(chatty):
+    model, folder = chatty
+    conversation = Conversation(model, [{"role": "system", "content": "Be."}])
+    expected = ""
+    for line in ("Hello", "And naïve?"):
+        conversation.messages.append({"role": "user", "content": line})
+        expected += "".join(conversation.reply(8)) + "\n"
+    command = [sys.executable, "-m", "evergrad", "chat", "--model", folder, "--system", "Be."]
+    run = subprocess.run(
+        [*command, "--temperature", "0", "--max-new-tokens", "8"],
+        input="Hello\n\nAnd naïve?\n/exit\nnever asked\n",
+        capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == expected
+    assert run.stderr == ""
+
+
+def test_chat_in_a_terminal(chatty):
+    """A reply that Ctrl-C stops, a question after it, and Ctrl-D."""
+    pty = pytest.importorskip("pty")
+    child, terminal = pty.fork()
+    if child == 0:
+        command = ["-m", "evergrad", "chat", "--model", str(chatty[1]), "--max-new-tokens"]
+        os.execve(sys.executable, [sys.executable, *command, "1000000"], ENVIRONMENT)
+    seen = b""
+
+    def until(mark, after):
+        nonlocal seen
+        while seen.find(mark, after) < after:
+            seen += os.read(terminal, 4096)
+        return seen.index(mark, after) + len(mark)
+
+    at = until(b"> ", until(b"Ctrl-D ends", 0))
+    for question in (b"Hello\n", b"Again\n"):
+        os.write(terminal, question)
+        at = until(question.strip() + b"\r\n", at)
+        at = until(b"", at + 1)  # the reply has begun
+        os.write(terminal, b"\x03")
+        at = until(b"\r\n> ", at)
+    os.write(terminal, b"\x04")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os.close(terminal)
+
+
+def test_chat_needs_a_template(store):
+    run = evergrad("chat", "--model", store / "versions" / "0001")
+    assert run.returncode == 1
+    assert "no chat template" in run.stderr
+    assert evergrad("chat").returncode == 2
+
+
+def test_a_text_opens_few_rooms(store):
+    command = [sys.executable, "-X", "importtime", "-m", "evergrad", "generate", "--model"]
+    run = subprocess.run(
+        [*command, store / "versions" / "0001", "--max-new-tokens", "1"],
+        capture_output=True, text=True, env=ENVIRONMENT, check=True, timeout=120,
+    )  # fmt: skip
+    imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
+    assert "evergrad.models.gpt2" in imported
+    assert not imported & {"evergrad.continual", "evergrad.bench", "evergrad.train", "matplotlib"}
 
 
 def test_eval_measures_what_the_report_says(store, texts):
@@ -175,8 +273,8 @@ def test_rejection_has_its_own_exit_code_and_rollback_goes_back(store, texts, tm
         (["versions"], 1, "no versions here"),
         (["rollback"], 1, "no versions here"),
         (["generate"], 1, "no versions here"),
-        (["generate", "--model", "{texts}/missing"], 1, "no such folder"),
-        (["generate", "--model", "{texts}"], 1, "tokenizer.json"),
+        (["generate", "--model", "{texts}/missing"], 1, "no such file or folder"),
+        (["generate", "--model", "{texts}"], 1, "expected config.json"),
         (["info", "{texts}/missing"], 1, "no such file or folder"),
         (["info", "{texts}"], 1, "expected config.json or a single .gguf file"),
         (["no-such-verb"], 2, "no-such-verb"),

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 
 import typer
 from rich.markup import escape
 
-from evergrad import io
-from evergrad.continual import StoreError
-from evergrad.train import TrainingDiverged
-
-from . import adapt, bench, demo, generate, info, rollback, train, versions
-from . import eval as evaluate
 from ._output import FAILURE, INTERRUPTED, UserError, err, print_json
 from ._verb import listed, unwrapped
 
-# What a user can put right. Anything else is a bug, and shows its traceback.
-EXPECTED = (
-    UserError,
-    StoreError,
-    TrainingDiverged,
-    io.CorruptFileError,
-    OSError,
-    ImportError,
-)
+VERBS = (
+    "train", "adapt", "generate", "chat", "eval", "versions", "rollback", "info", "bench", "demo",
+)  # fmt: skip
 
 ABOUT = """
 Small language models on the CPU that keep learning, with their progress and their forgetting
@@ -41,6 +30,7 @@ TOUR = (
     "evergrad adapt cpython-code --store run --seconds 30",
     "evergrad versions --store run",
     'evergrad generate "The statement" --store run',
+    "evergrad chat --model SmolLM2.gguf",
 )
 CODES = ("0 done, 1 failed, 2 wrong usage, 3 rejected by the gate, 130 interrupted",)
 
@@ -54,12 +44,19 @@ app = typer.Typer(
     help=unwrapped(ABOUT),
     epilog=listed(TOUR, "A first tour") + "\n\n" + listed(CODES, "Exit codes"),
 )
-for each in (train, adapt, generate, evaluate, versions, rollback, info, bench, demo):
-    each.register(app)
+
+
+@app.callback()
+def _group() -> None:
+    # Makes the verb a part of the command line even where only one is registered.
+    pass
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
+    # A verb needs few rooms of the package, and a text should begin at once.
+    for each in arguments[:1] if arguments[:1] and arguments[0] in VERBS else VERBS:
+        import_module(f".{each}", __package__).register(app)
     try:
         app(args=list(arguments), prog_name="evergrad")
     except SystemExit as stop:
@@ -67,11 +64,20 @@ def run(arguments: Sequence[str]) -> int:
         if code == INTERRUPTED:
             err.print("evergrad: interrupted; the current version is as it was")
         return code
-    except EXPECTED as error:
-        if os.environ.get("EVERGRAD_DEBUG"):
+    except Exception as error:
+        if os.environ.get("EVERGRAD_DEBUG") or not isinstance(error, _expected()):
             raise
         if "--json" in arguments:
             print_json({"error": str(error)})
         err.print(f"[red]evergrad:[/red] {escape(str(error))}", soft_wrap=True)
         return FAILURE
     return 0
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """What a user can put right. Anything else is a bug, and shows its traceback."""
+    from evergrad import io
+    from evergrad.continual import StoreError
+    from evergrad.train import TrainingDiverged
+
+    return UserError, StoreError, TrainingDiverged, io.CorruptFileError, OSError, ImportError

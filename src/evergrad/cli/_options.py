@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evergrad import models, text
-from evergrad.continual import Version, VersionStore
-
 from ._output import UserError
+
+# Rooms are opened when a verb needs them: a text should begin at once.
+if TYPE_CHECKING:
+    from evergrad.continual import Version
+    from evergrad.text import Tokenizer
 
 DEFAULT_STORE = Path("evergrad-store")
 
@@ -40,10 +42,11 @@ VersionOption = Annotated[
     typer.Option("--version", help="A version of the store; by default the current one."),
 ]
 ModelOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--model",
-        help="Instead of a store: a folder with model.safetensors, config.json, tokenizer.json.",
+        help="Instead of a store: a GGUF file, a folder with config.json, safetensors and"
+        " tokenizer.json, or a name on Hugging Face's hub.",
     ),
 ]
 
@@ -118,6 +121,58 @@ PatienceOption = Annotated[
     ),
 ]
 
+_SAMPLING = "Sampling"
+NewTokensOption = Annotated[
+    int, typer.Option(min=0, help="Most tokens to add.", rich_help_panel=_SAMPLING)
+]
+TemperatureOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        callback=finite,
+        help="0: always the likeliest token; 1: as learned.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+TopKOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Draw from so many likeliest.", rich_help_panel=_SAMPLING),
+]
+TopPOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0001,
+        max=1,
+        help="Draw from the fewest likeliest that have this probability together.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+MinPOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Never draw what is less likely than so many times the likeliest.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+PenaltyOption = Annotated[
+    float,
+    typer.Option(
+        min=0.01,
+        callback=finite,
+        help="Above 1: make what the text holds already less likely.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+StopOption = Annotated[
+    list[str] | None,
+    typer.Option(help="End before this text; may be given again.", rich_help_panel=_SAMPLING),
+]
+DrawSeedOption = Annotated[
+    int, typer.Option(min=0, help="Same seed, same text.", rich_help_panel=_SAMPLING)
+]
+
 
 @contextmanager
 def usage() -> Iterator[None]:
@@ -137,20 +192,32 @@ def budget(
 
 def open_version(store: Path, version: str | None) -> Version:
     """The named version of a store, or its current one."""
+    from evergrad.continual import VersionStore
+
     opened = VersionStore(store)
     return opened.current() if version is None else opened.get(version)
 
 
-def open_model(store: Path, version: str | None, folder: Path | None) -> tuple[Path, Any, Any]:
-    """Path, model and tokenizer: from a folder, or else from a store."""
-    path = folder if folder is not None else open_version(store, version).path
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder")
-    tokenizer = load_tokenizer(path / "tokenizer.json")
+def open_model(store: Path, version: str | None, model: str | Path | None) -> tuple[Path, Any, Any]:
+    """Path, model and tokenizer: wherever `model` is, or else from a store."""
+    from evergrad import models
+
+    path = Path(model) if model is not None else open_version(store, version).path
     try:
-        return path, models.load(path), tokenizer
+        loaded = models.from_pretrained(path)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if loaded.tokenizer is None:
+        raise UserError(f"{path}: no tokenizer.json, which texts need")
+    return path, loaded, loaded.tokenizer
+
+
+def open_decoder(store: Path, version: str | None, model: str | Path | None) -> tuple[Path, Any]:
+    """Path and model, as of `open_model`, of a model that continues texts."""
+    path, loaded, _ = open_model(store, version, model)
+    if not hasattr(loaded, "stream"):
+        raise UserError(f"{path}: {type(loaded).__name__} is no model that continues texts")
+    return path, loaded
 
 
 def count_parameters(model: Any) -> int:
@@ -158,9 +225,11 @@ def count_parameters(model: Any) -> int:
     return sum(parameter.data.size for parameter in model.parameters())
 
 
-def load_tokenizer(path: Path) -> text.Tokenizer:
+def load_tokenizer(path: Path) -> Tokenizer:
     """The tokenizer in a file."""
+    from evergrad.text import Tokenizer
+
     try:
-        return text.Tokenizer.load(path)
+        return Tokenizer.load(path)
     except ValueError as error:
         raise UserError(str(error)) from error
