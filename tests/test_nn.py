@@ -83,6 +83,7 @@ LAYERS = {
     "residual_linear": lambda: nn.ResidualLinear(5, 3),
     "residual_linear_dropout": lambda: nn.ResidualLinear(5, 3, dropout=0.4),
     "layer_norm": lambda: nn.LayerNorm(5),
+    "rms_norm": lambda: nn.RMSNorm(5),
     "dropout": lambda: nn.Dropout(0.4),
     "relu": nn.ReLU,
     "sigmoid": nn.Sigmoid,
@@ -90,6 +91,10 @@ LAYERS = {
     "gelu": nn.GELU,
     "gelu_tanh": lambda: nn.GELU("tanh"),
     "mlp": lambda: nn.MLP(5, 7),
+    "mlp_dropout": lambda: nn.MLP(5, 7, bias=False, dropout=0.3, hidden_dropout=0.3),
+    "swiglu": lambda: nn.GatedMLP(5, 7),
+    "geglu": lambda: nn.GatedMLP(5, 7, activation="gelu", bias=True),
+    "geglu_dropout": lambda: nn.GatedMLP(5, 7, activation="gelu_tanh", hidden_dropout=0.3),
     "sequential": lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.LayerNorm(4)),
 }
 
@@ -158,8 +163,102 @@ def test_gradients_of_attention(lengths, dropout, rng):
 
 
 @pytest.mark.usefixtures("float64")
-def test_layer_norm_adds_the_cotangent_of_the_residual_path(rng):
-    norm = nn.LayerNorm(5)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kv_heads": 2},
+        {"kv_heads": 1, "head_dim": 4, "bias": False},
+        {"is_causal": False, "out_bias": False},
+        {"window": 1},
+        {"window": 1, "is_causal": False},
+        {"scale": 1.0, "attention_dropout": 0.3, "dropout": 0.2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_gradients_of_every_attention(turned, options, rng):
+    attention = nn.Attention(dim=8, heads=4, **options)
+    to_float64(attention, rng)
+    inputs = {"cu_seqlens": np.array([0, 1, 5, 7])}
+    if turned:
+        positions = np.array([0, 0, 1, 2, 3, 0, 1])
+        inputs["rotation"] = nn.Rotary(attention.head_dim)(positions, np.float64)
+    check_gradients(attention, rng.standard_normal((7, 8)), rng, **inputs)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("frozen", [(), ("qkv", "proj"), ("proj",)], ids=str)
+def test_gradient_of_a_position_bias(frozen, rng):
+    """Through the attention into the table, over sequences shorter than the bias."""
+    attention = nn.Attention(dim=6, heads=2, is_causal=False)
+    position_bias = nn.RelativePositionBias(4, 2, max_distance=4)
+    for layer in (attention, position_bias):
+        to_float64(layer, rng)
+    if frozen:
+        attention.freeze(*frozen)
+    x, dout = rng.standard_normal((2, 7, 6))
+    cu_seqlens = np.array([0, 2, 7])
+
+    def forward():
+        bias, bias_backward = position_bias(5, 5)
+        dbias = np.zeros_like(bias)
+        out, backward = attention(x, cu_seqlens, bias=bias, dbias=dbias, need_dx=False)
+        return out, lambda: (backward(dout), bias_backward(dbias))
+
+    forward()[1]()
+    weight = position_bias.table.weight
+    expected = finite_difference(lambda: float((forward()[0] * dout).sum()), weight.data)
+    np.testing.assert_allclose(weight.grad, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_gradients_of_cross_attention(dropout, rng):
+    cross = nn.CrossAttention(6, 2, head_dim=4, dropout=dropout, attention_dropout=dropout)
+    to_float64(cross, rng)
+    x, states = rng.standard_normal((5, 6)), rng.standard_normal((4, 6))
+    dout, random_state = rng.standard_normal((5, 6)), cross.random_state()
+
+    def forward():
+        cross.load_random_state(random_state)
+        return cross(x, states, np.array([0, 2, 2, 5]), np.array([0, 1, 3, 4]))
+
+    found = {"x": x, "states": states}
+    gradients = dict(zip(found, forward()[1](dout), strict=True))
+    for name, parameter in cross.named_parameters():
+        found[name], gradients[name] = parameter.data, parameter.grad
+    for name, array in found.items():
+        expected = finite_difference(lambda: float((forward()[0] * dout).sum()), array)
+        np.testing.assert_allclose(gradients[name], expected, 1e-6, 1e-7, err_msg=name)
+
+
+def test_what_an_attention_refuses():
+    with pytest.raises(ValueError, match="kv_heads must divide heads, got heads=4, kv_heads=3"):
+        nn.Attention(dim=8, heads=4, kv_heads=3)
+    with pytest.raises(ValueError, match="heads must divide dim"):
+        nn.CrossAttention(dim=8, heads=3)
+    with pytest.raises(ValueError, match="activation must be one of"):
+        nn.GatedMLP(4, 8, activation="relu")
+
+
+def test_what_needs_no_gradient_says_so(rng):
+    """And so spares the layer above it that of its input."""
+    x = rng.standard_normal((4, 8)).astype(np.float32)
+    for layer in (nn.Linear(8, 8), nn.RMSNorm(8), nn.LayerNorm(8), nn.MLP(8, 8),
+                  nn.GatedMLP(8, 8), nn.Attention(8, 2)):  # fmt: skip
+        assert layer(x)[1].needed
+        assert layer(x, need_dx=False)[1].needed
+        layer.freeze()
+        assert layer(x)[1].needed
+        _, backward = layer(x, need_dx=False)
+        assert not backward.needed
+        assert backward(x) is None
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("kind", [nn.LayerNorm, nn.RMSNorm])
+def test_norms_add_the_cotangent_of_the_residual_path(kind, rng):
+    norm = kind(5)
     to_float64(norm, rng)
     x, dout, dresidual = rng.standard_normal((3, 4, 5))
     dx = norm(x)[1](dout)

@@ -334,8 +334,9 @@ class Bert(TokenModel):
         if segments is None:
             segments = np.zeros(len(input_ids), np.int64)
         places = self._positions(cu_seqlens)
-        x, sum_backward = nn.embedding_sum(self.words, input_ids, self.positions, places)
-        x, segments_backward = self.segments(segments, add_to=x)
+        x, sum_backward = nn.embedding_sum(
+            self.words, input_ids, self.positions, places, self.segments, segments
+        )
         tables = (self.words, self.positions, self.segments)
         need_dx = learn and any(table.trainable for table in tables)
         x, norm_backward = self.norm(x, need_dx=need_dx)
@@ -356,7 +357,6 @@ class Bert(TokenModel):
             for block_backward in reversed(backwards):
                 dx = block_backward(dx)
             dx = norm_backward(dropout_backward(dx))
-            segments_backward(dx)
             sum_backward(dx)
 
         return x, once(backward)

@@ -81,15 +81,22 @@ class Embedding(Module):
 
 
 def embedding_sum(
-    token: Embedding, input: Array, position: Embedding, positions: Array
+    token: Embedding,
+    input: Array,
+    position: Embedding,
+    positions: Array,
+    segment: Embedding | None = None,
+    segments: Array | None = None,
 ) -> tuple[Array, once]:
-    """Rows of two tables added up, in one pass: the first layer of a transformer.
+    """Rows of two or three tables added up, in one pass: the first layer of a transformer.
 
     Parameters
     ----------
     token, position : Embedding
     input, positions : ndarray of int
         [...], each.
+    segment, segments : Embedding and ndarray of int, optional
+        Likewise; both or none.
 
     Returns
     -------
@@ -108,15 +115,20 @@ def embedding_sum(
            [21., 21.]], dtype=float32)
     """
     weight, places = token.weight, position.weight
-    out = ops.embedding_sum(input, weight.data, positions, places.data)
+    kinds = None if segment is None else segment.weight
+    kinds_data = None if kinds is None else kinds.data
+    out = ops.embedding_sum(input, weight.data, positions, places.data, segments, kinds_data)
 
     @once
     def backward(dout: Array) -> None:
         ops.embedding_sum_backward(
-            dout, input, positions,
+            dout, input, positions, segments,
             num_embeddings=len(weight.data), num_positions=len(places.data),
+            num_segments=0 if kinds is None else len(kinds.data),
             dweight=weight.grad, dposition_weight=places.grad,
+            dsegment_weight=None if kinds is None else kinds.grad,
             need_dweight=weight.requires_grad, need_dposition_weight=places.requires_grad,
+            need_dsegment_weight=kinds is not None and kinds.requires_grad,
         )  # fmt: skip
 
     return out, backward
