@@ -6,6 +6,7 @@ backward()                              # gradients in model.flat.grad
 
 from __future__ import annotations
 
+from .beam import beam_search
 from .bert import Bert, BertConfig, MaskedBatch
 from .cache import KVCache
 from .folder import MODEL_TYPES, build, load, save
@@ -33,6 +34,7 @@ __all__ = [
     "Sampling",
     "Seq2SeqBatch",
     "T5Config",
+    "beam_search",
     "build",
     "from_pretrained",
     "generate",

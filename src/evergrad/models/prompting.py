@@ -83,7 +83,7 @@ class Prompted:
         >>> [ids.size for ids in model.generate([[1, 2], [3]], max_new_tokens=8, stop=5)]
         [10, 9]
         """
-        single = _is_single(prompt)
+        single = is_single(prompt)
         prompts = [prompt] if single else list(prompt)
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
         pieces: list[list[Any]] = [[] for _ in prompts]
@@ -120,7 +120,7 @@ class Prompted:
         >>> len(list(model.stream([1, 2], max_new_tokens=3)))
         3
         """
-        if not _is_single(prompt):
+        if not is_single(prompt):
             raise ValueError("stream: prompt must be one text or one sequence of ids, got several")
         sampling, stop = _sampling(options)
         found = self._stream([prompt], max_new_tokens, sampling, stop)
@@ -340,7 +340,7 @@ def _pieces(
             yield index, rest
 
 
-def _is_single(prompt: Any) -> bool:
+def is_single(prompt: Any) -> bool:
     """Whether a prompt is one text or one sequence of ids; otherwise it is a list of them."""
     if isinstance(prompt, (str, np.ndarray)):
         return not isinstance(prompt, np.ndarray) or prompt.ndim == 1

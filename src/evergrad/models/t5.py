@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import nn
 from ..nn import Array, once
+from .beam import Answering
 from .cache import CrossCache
 from .language_model import PreNormBlock, TokenModel
 from .settings import ACTIVATION_NAMES, SPECIAL_TOKENS, SYNONYMS, from_settings, to_settings
@@ -405,7 +406,7 @@ class Stack(nn.Module):
         return bias, dbias, backward
 
 
-class T5(TokenModel):
+class T5(Answering, TokenModel):
     """A T5: encoder and decoder.
 
     Parameters
