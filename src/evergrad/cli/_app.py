@@ -13,7 +13,8 @@ from ._output import FAILURE, INTERRUPTED, UserError, err, print_json
 from ._verb import listed, unwrapped
 
 VERBS = (
-    "train", "adapt", "generate", "chat", "eval", "versions", "rollback", "info", "bench", "demo",
+    "train", "adapt", "generate", "chat", "explain", "eval", "versions", "rollback", "info",
+    "bench", "demo",
 )  # fmt: skip
 
 ABOUT = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .beam import beam_search
 from .bert import Bert, BertConfig, MaskedBatch
 from .cache import KVCache
+from .explain import Explained, explain
 from .folder import MODEL_TYPES, build, load, save
 from .generation import Sampling, generate, stream
 from .gpt2 import GPT2, GPT2Config
@@ -26,6 +27,7 @@ __all__ = [
     "BertConfig",
     "Conversation",
     "Encoded",
+    "Explained",
     "GPT2Config",
     "KVCache",
     "Llama",
@@ -36,6 +38,7 @@ __all__ = [
     "T5Config",
     "beam_search",
     "build",
+    "explain",
     "from_pretrained",
     "generate",
     "load",

@@ -89,6 +89,9 @@ class Attention(Module):
     ((5, 8), (5, 8))
     """
 
+    #: Is shown the weights of each call [heads, tokens, tokens], which are made for it alone.
+    observer: Callable[[Array], None] | None = None
+
     def __init__(
         self,
         dim: int,
@@ -212,6 +215,9 @@ class Attention(Module):
         split, kv_heads = self._split, self.kv_heads
         turned, query, key_value = split(qkv)
         _rotate(turned, rotation)
+        if self.observer is not None:
+            weights = _weights(query, key_value[:, :kv_heads], bias, cu_seqlens, **self.options)
+            self.observer(weights)
         out, attention_backward = attention(
             query,
             key_value[:, :kv_heads],
@@ -246,6 +252,32 @@ class Attention(Module):
         heads, kv_heads = self.heads, self.kv_heads
         by_head = qkv.reshape(len(qkv), heads + 2 * kv_heads, self.head_dim)
         return by_head[:, : heads + kv_heads], by_head[:, :heads], by_head[:, heads:]
+
+
+def _weights(
+    query: Array,
+    key: Array,
+    bias: Array | None,
+    cu_seqlens: Array,
+    *,
+    is_causal: bool,
+    scale: float | None,
+    window_size: tuple[int, int],
+) -> Array:
+    """What each token of one sequence takes from each: [heads, tokens, tokens], rows add to 1."""
+    if len(cu_seqlens) != 2:
+        raise ValueError(f"attention is shown for one sequence, got {len(cu_seqlens) - 1}")
+    tokens, heads, head_dim = query.shape
+    by_head = np.repeat(key.transpose(1, 2, 0), heads // key.shape[1], axis=0)
+    scores = query.transpose(1, 0, 2) @ by_head
+    scores *= head_dim**-0.5 if scale is None else scale
+    if bias is not None:
+        scores += bias[0]
+    behind = np.arange(tokens)[:, None] - np.arange(tokens)  # by how much the key comes before
+    left, right = window_size
+    hidden = (behind > left) & (left >= 0) | (behind < -right) & (right >= 0)
+    scores[:, hidden | (is_causal & (behind < 0))] = -np.inf
+    return ops.softmax(np.ascontiguousarray(scores))
 
 
 class CrossAttention(Module):
