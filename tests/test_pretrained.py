@@ -6,6 +6,7 @@ import importlib.util
 import pydoc_data.topics
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import evergrad
-from evergrad import models
+from evergrad import models, train
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -165,6 +166,37 @@ def test_smollm2_knows_the_capital_of_france(smollm2):
     ids = smollm2.tokenizer.encode("The capital of France is")
     token = int(smollm2.logits(ids, rows=np.array([-1]))[0].argmax())
     assert smollm2.tokenizer.decode([token]) == " Paris"
+
+
+def bits_by_pytorch(model: Any, ids: np.ndarray, num_bytes: int) -> float:
+    """As `train.bits_per_byte`, windows of 256 that share a token with their neighbours."""
+    nats = 0.0
+    for start in range(0, len(ids) - 1, 256):
+        window = torch.tensor(ids[start : start + 257])
+        with torch.no_grad():
+            logits = model(window[None]).logits[0, :-1]
+        nats += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
+    return nats / np.log(2) / num_bytes
+
+
+def test_bits_per_byte_of_smollm2_and_what_fewer_bits_cost(smollm2, smollm2_folder, their_smollm2):
+    tokenizer = smollm2.tokenizer
+    prose = "\n\n".join(pydoc_data.topics.topics[name] for name in ("assignment", "class", "with"))
+    texts = {"code": Path(textwrap.__file__).read_text(), "prose": prose}
+    plain = {}
+    for name, text in texts.items():
+        ids = tokenizer.encode(text)[:1276]
+        plain[name] = ids, len(tokenizer.decode(ids).encode())
+    file = {name: train.bits_per_byte(smollm2, *each, 256) for name, each in plain.items()}
+    for name, each in plain.items():
+        assert abs(file[name] - bits_by_pytorch(their_smollm2, *each)) < 0.005
+        assert 0.5 < file[name] < 1.5
+    # The file's weights are in four bits already, but not in groups that a second rounding keeps.
+    for kind, cost in {"int8": 0.005, "int4": 0.06}.items():
+        model = evergrad.from_pretrained(smollm2_folder / SMOLLM2, dtype=kind)
+        for name, each in plain.items():
+            worse = train.bits_per_byte(model, *each, 256) - file[name]
+            assert -0.005 < worse < cost, (kind, name)
 
 
 LOADS = """
