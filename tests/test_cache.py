@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -222,6 +224,27 @@ def test_bad_arguments_are_named():
         KVCache(config, 2).select([2])
     with pytest.raises(IndexError, match="indices must lie in"):
         KVCache(config, 2).select([-1])
+
+
+def test_memory_is_held_as_it_is_written_and_let_go_with_the_cache():
+    config = models.LlamaConfig(VOCAB, 2**16, layers=30, heads=2, dim=256, hidden=8)
+    before = resident()
+    cache = KVCache(config)  # 3.8 GB
+    keys_and_values = np.ones((16, 4, 128), np.float32)
+    cache.begin(np.array([0, 16]))
+    for layer in range(30):
+        cache[layer].attend(keys_and_values[:, :2], keys_and_values, is_causal=True)
+    cache.end()
+    assert resident() - before < 2**24  # 1 MB in whole pages, and scratch
+    alive = weakref.ref(cache)
+    del cache
+    assert alive() is None
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_there_is_no_backward_through_a_cache():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -84,11 +86,11 @@ class KVCache:
         self.capacity = capacity
         self.lengths = np.zeros(batch, np.int64)
         self.spans: list[Span] = []
-        self._data = np.empty((layers, batch, capacity, 2 * self._kv_heads, head_dim), np.float32)
+        self._data = _reserved((layers, batch, capacity, 2 * self._kv_heads, head_dim))
         self._layers = self._views()
 
     def _views(self) -> list[Layer]:
-        return [Layer(self, data, self._kv_heads) for data in self._data]
+        return [Layer(self.spans, data, self._kv_heads) for data in self._data]
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -148,7 +150,7 @@ class KVCache:
         longest = int(lengths.max(initial=0))
         targets = np.flatnonzero(chosen != np.arange(len(chosen)))
         if len(chosen) > old.shape[1]:
-            self._data = np.empty((len(old), len(chosen), *old.shape[2:]), np.float32)
+            self._data = _reserved((len(old), len(chosen), *old.shape[2:]))
             self._layers = self._views()
             targets = np.arange(len(chosen))
         for data, source in zip(self._data, old, strict=True):
@@ -194,7 +196,7 @@ class KVCache:
             slots, tokens = slice(first, slot), slice(bounds[first], bounds[slot])
             spans.append(Span(slots, tokens, starts[first], ends[first]))
             first = slot
-        self.spans = spans
+        self.spans[:] = spans
         each = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
         return np.concatenate(each) if each else np.zeros(0, np.int64)
 
@@ -206,13 +208,24 @@ class KVCache:
         self.lengths = lengths
 
 
+def _reserved(shape: tuple[int, ...]) -> Array:
+    """Memory whose pages are handed out as they are written.
+
+    NumPy asks for huge pages, and each layer would begin with one or two of them, 2 MB each.
+    """
+    count = math.prod(shape)
+    if count == 0:
+        return np.empty(shape, np.float32)
+    return np.frombuffer(mmap.mmap(-1, 4 * count), np.float32, count).reshape(shape)
+
+
 class Layer:
     """The part of a cache that one layer's attention writes and reads."""
 
-    __slots__ = ("_cache", "_data", "_key", "_value")
+    __slots__ = ("_data", "_key", "_spans", "_value")
 
-    def __init__(self, cache: KVCache, data: Array, kv_heads: int) -> None:
-        self._cache = cache
+    def __init__(self, spans: list[Span], data: Array, kv_heads: int) -> None:
+        self._spans = spans  # the cache's own list; the cache itself would make a cycle
         self._data = data  # [slots, capacity, 2 kv_heads, head_dim]: keys, then values
         self._key, self._value = data[:, :, :kv_heads], data[:, :, kv_heads:]
 
@@ -228,7 +241,7 @@ class Layer:
 
         `bias` has an array for each of the cache's spans, `options` are for `ops.attention`.
         """
-        spans = self._cache.spans
+        spans = self._spans
         if len(spans) == 1:
             return self._attend(spans[0], query, key_value, bias and bias[0], None, options)
         out: Array = ops.empty(query.shape)
