@@ -16,7 +16,7 @@ help:
 	@echo "make test       build, run every test on every backend and ISA of this machine"
 	@echo "make lint       ruff, mypy, import contracts, the generated stub"
 	@echo "make bench      every op against its limits, NumPy, Numba and PyTorch"
-	@echo "make results    benchmarks/RESULTS.md: the same and whole training steps, 15 minutes alone"
+	@echo "make results    benchmarks/RESULTS.md: the same and whole training steps, half an hour alone"
 	@echo "make accuracy   docs/accuracy.md: the errors of the vector functions on every ISA"
 	@echo "make sanitize   the native tests under address and undefined-behaviour sanitizers"
 	@echo "make clean      remove environments and builds"

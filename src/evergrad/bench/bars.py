@@ -160,6 +160,20 @@ TRAINED = {  # bar and aim of the speed of a training step
 }
 
 
+def _over(name: str, *peers: str) -> Callable[[Measured], float | None]:
+    """Over the fastest of these, if all of them were measured."""
+    return lambda m: m.step(name, lambda s: smallest([s.speedup(peer) for peer in peers]))
+
+
+def _program_memory(name: str, peer: str) -> Callable[[Measured], float | None]:
+    def ratio(step: StepResult) -> float | None:
+        if peer not in step.courses:
+            return None
+        return step.courses[step.ours].given_median / step.courses[peer].given_median
+
+    return lambda m: m.step(name, ratio)
+
+
 def _both_ways(op: str, **dims: Any) -> Callable[[Measured], float | None]:
     return lambda m: m.over_best(op, **dims)
 
@@ -215,6 +229,19 @@ def bars() -> Iterator[Bar]:
         )
     for name in TRAINED:
         yield Bar(f"training {name}, from one thread to two", _scaling(name), 1.85)
+    yield Bar("SmolLM2, prompt of 512, over llama.cpp", _over("prefill", "llama.cpp"), 2.2, 2.7)
+    yield Bar("SmolLM2, token by token, over llama.cpp", _over("decode", "llama.cpp"), 1.15, 1.6)
+    yield Bar(
+        "SmolLM2, answer to a prompt of 512, memory over llama.cpp's",
+        _program_memory("answer", "llama.cpp"),
+        1.0,
+        at_most=True,
+    )
+    padding = ("torch", "onnxruntime")
+    yield Bar("MiniLM, 512 film reviews as they come", _over("embed", *padding), 1.9, 2.3)
+    yield Bar("MiniLM, 512 film reviews sorted", _over("embed-sorted", *padding), 1.2, 1.4)
+    for peer, who in (("torch", "transformers"), ("llama.cpp", "llama.cpp")):
+        yield Bar(f"first token of a cold process, over {who}", _over("first-token", peer), 2.0)
     yield Bar(
         "softmax of 8 numbers, from Python and back", _tiny_call, 2.0, at_most=True, unit=" us"
     )

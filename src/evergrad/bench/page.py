@@ -10,6 +10,8 @@ from evergrad.bench import report, roofline
 from evergrad.bench.bars import Measured
 from evergrad.bench.measure import Limits
 from evergrad.bench.run import Result
+from evergrad.bench.run_steps import StepResult
+from evergrad.bench.steps import INFERENCE, STEPS
 
 PAGE, PICTURE = "RESULTS.md", "roofline.png"
 
@@ -32,6 +34,7 @@ def write(
         "limits": f"{limits.flops / 1e9:.0f} Gflop/s, {limits.bandwidth / 1e9:.1f} GB/s"
         f" with {threads}",
     }
+    steps = list(measured.steps.values())
     parts = [
         "# Results",
         f"Measured on {date.today()} by `{command}` in one run, which also wrote this page."
@@ -40,7 +43,8 @@ def write(
         "## What must hold",
         report.bar_table(measured).markdown(),
         "## Training steps",
-        report.step_table(list(measured.steps.values()), "").markdown(),
+        report.step_table([r for r in steps if r.name in STEPS], "").markdown(),
+        *_pretrained([r for r in steps if r.name in INFERENCE]),
         "## Ops, by family",
         report.family_table(measured.ops).markdown(),
         "## Roofline",
@@ -50,6 +54,10 @@ def write(
     ]
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
     return [page, picture]
+
+
+def _pretrained(results: list[StepResult]) -> list[str]:
+    return ["## Pretrained models", report.work_table(results, "").markdown()] if results else []
 
 
 def _ops(results: Sequence[Result], peers: Sequence[str]) -> list[str]:

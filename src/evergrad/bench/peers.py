@@ -12,22 +12,26 @@ import numpy as np
 
 import evergrad
 from evergrad.bench.op import Problem, call_backward, call_forward
-from evergrad.bench.steps import Step
+from evergrad.bench.steps import Step, Work
 
 #: Name of a contestant to the backend that stands for it; PyTorch is none of ours.
 BACKENDS = {"native": "native", "numba": "numba", "numpy": "reference"}
 PEERS = ("torch", "numba", "numpy")
 #: Those that are not made of our kernels: what the best of them needs is what we are held against.
 OTHERS = ("torch", "numpy")
-#: Those that a whole step is written for.
-STEP_PEERS = ("torch",)
+#: Those that run whole models: the module that must be there, and the side of a step.
+RUNNERS = {
+    "torch": ("torch", "torch_step"),
+    "llama.cpp": ("llama_cpp", "llama_step"),
+    "onnxruntime": ("onnxruntime", "onnxruntime_step"),
+}
 
 
 def installed() -> list[str]:
     """Who can be measured here: ours first, native where it is built."""
     present = evergrad.available_backends()
     names = [name for name, backend in BACKENDS.items() if backend in present]
-    return names + ["torch"] * (importlib.util.find_spec("torch") is not None)
+    return names + [n for n, (module, _) in RUNNERS.items() if importlib.util.find_spec(module)]
 
 
 def can_compute(name: str, problem: Problem) -> bool:
@@ -43,8 +47,16 @@ def call_of(name: str, problem: Problem, backward: bool) -> Callable[[], Any]:
     return call_backward(problem, outputs, dout) if backward else call_forward(problem)
 
 
-def step_of(name: str, step: Step) -> Callable[[], float]:
-    return step.torch_step() if name == "torch" else step.evergrad_step()
+def _side(name: str) -> str:
+    return RUNNERS[name][1] if name in RUNNERS else "evergrad_step"
+
+
+def has_side(name: str, step: Step | Work) -> bool:
+    return hasattr(step, _side(name))
+
+
+def step_of(name: str, step: Step | Work) -> Callable[[], float]:
+    return getattr(step, _side(name))()
 
 
 def set_threads(name: str, count: int) -> None:
@@ -52,7 +64,7 @@ def set_threads(name: str, count: int) -> None:
         import torch
 
         torch.set_num_threads(count)
-    else:
+    elif name not in RUNNERS:  # the others are told when they start
         evergrad.set_num_threads(count)
 
 

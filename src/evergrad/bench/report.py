@@ -14,8 +14,10 @@ from rich.table import Table
 import evergrad
 from evergrad.bench.bars import Measured, bars, geometric_mean
 from evergrad.bench.measure import Limits
+from evergrad.bench.programs import Program
 from evergrad.bench.run import Result
 from evergrad.bench.run_steps import COMPARED, StepResult
+from evergrad.bench.steps import INFERENCE
 
 
 def seconds(value: float) -> str:
@@ -182,6 +184,31 @@ def step_table(results: Sequence[StepResult], title: str) -> Grid:
                 size(course.own_bytes),
                 f"{own:.2f}x" if own else "",
                 f"{difference[0]:.0e}" if difference else "",
+            ])  # fmt: skip
+        grid.sections.append(rows)
+    return grid
+
+
+def work_table(results: Sequence[StepResult], title: str) -> Grid:
+    """What pretrained models do: a row for each contestant."""
+    grid = Grid(
+        title,
+        ["work", "contestant", "median", "a second", "ours is faster", "peak memory"],
+        "Peak memory: of a whole program, from the start of the process to its end.",
+        words=2,
+    )
+    for result in results:
+        work, rows = INFERENCE[result.name], []
+        for name, course in result.courses.items():
+            is_ours = name == result.ours
+            rate = work.amount / course.timing.median
+            rows.append([
+                f"{result.name}: {result.shape}" if is_ours else "",
+                name,
+                seconds(course.timing.median),
+                f"{rate:.3g} {work.unit}" if work.unit else "",
+                "" if is_ours else times(result.speedup(name)),
+                size(course.given_median * 1e6) if isinstance(work, Program) else "",
             ])  # fmt: skip
         grid.sections.append(rows)
     return grid

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from evergrad.bench.measure import FULL_STEPS, Limits, StepEffort
+from evergrad.bench.peers import has_side
 from evergrad.bench.run import Timing
-from evergrad.bench.steps import Step
+from evergrad.bench.steps import Step, Work
 from evergrad.bench.worker import workers
 
 #: So many losses are compared.
@@ -32,6 +33,10 @@ class Course:
         return self.peak_bytes - self.rest_bytes
 
     @property
+    def given_median(self) -> float:
+        return float(np.median(self.given))
+
+    @property
     def scaling(self) -> float | None:
         """How many times faster than with one thread."""
         return None if self.one_thread is None else self.one_thread.median / self.timing.median
@@ -43,7 +48,7 @@ class StepResult:
 
     name: str
     shape: str
-    flops: float
+    flops: float | None
     limits: Limits | None
     courses: Mapping[str, Course]
 
@@ -53,7 +58,7 @@ class StepResult:
 
     def mfu(self, name: str) -> float | None:
         """Useful operations a second over the peak of fused multiply-adds."""
-        if self.limits is None:
+        if self.limits is None or self.flops is None:
             return None
         return self.flops / self.limits.flops / self.courses[name].timing.median
 
@@ -102,14 +107,15 @@ class StepResult:
 
 
 def measure_step(
-    step: Step,
+    step: Step | Work,
     names: list[str],
     threads: int,
     limits: Limits | None,
     effort: StepEffort = FULL_STEPS,
 ) -> StepResult:
     """Time a step in a fresh process for each contestant: so the peak of memory is its own."""
-    counts = [threads] if threads == 1 else [threads, 1]
+    names = [name for name in names if has_side(name, step)]
+    counts = [threads, 1] if threads > 1 and effort.one_thread else [threads]
     given: dict[str, list[float]] = {name: [] for name in names}
     times: dict[str, list[list[float]]] = {name: [[] for _ in counts] for name in names}
     with workers(names, threads) as contestants:
@@ -128,4 +134,4 @@ def measure_step(
         timings = [Timing.of(np.array(samples)) for samples in times[name]]
         one = timings[1] if len(timings) > 1 else None
         courses[name] = Course(timings[0], one, given[name], peaks[name], rest[name])
-    return StepResult(step.name, step.shape, step.flops, limits, courses)
+    return StepResult(step.name, step.shape, getattr(step, "flops", None), limits, courses)

