@@ -300,6 +300,93 @@ def test_the_older_names_of_rope(tmp_path):
     assert models.LlamaConfig.from_dict(settings) == model.config
 
 
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_scaling": YARN, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+        {"rope_scaling": {**YARN, "factor": 3.0}, "rope_parameters": YARN, "rope_theta": 700.0},
+        {"rope_scaling": None, "rope_parameters": YARN},
+        {"rope_scaling": {}, "rope_parameters": YARN, "rope_theta": 700.0},
+        {"rope_parameters": YARN, "original_max_position_embeddings": 12},
+        {"rope_parameters": LLAMA_3, "original_max_position_embeddings": 40},
+    ],
+)
+def test_two_words_on_rope(rope, tmp_path):
+    """Where several settings speak of the same, transformers decides which one rules."""
+    module = drawn(llama())
+    module.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    for name in ("rope_parameters", "rope_scaling", "rope_theta"):
+        settings.pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(settings | rope))
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    ids = np.arange(60)
+    exact = theirs.double()(torch.tensor(ids[None])).logits[0].detach().numpy()
+    assert error(models.load(tmp_path).logits(ids), exact) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_head_of_its_own_beside_a_configuration_that_says_tied(name, tmp_path):
+    module = drawn({"gpt2": gpt2, "llama": llama}[name](tie_word_embeddings=False))
+    module.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"tie_word_embeddings": True}))
+    ids = np.arange(20)
+    exact = module.double()(torch.tensor(ids[None])).logits[0].detach().numpy()
+    model = models.load(tmp_path)
+    assert not model.config.tied
+    assert error(model.logits(ids), exact) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "t5"])
+def test_a_head_written_twice_stays_tied(name):
+    module = drawn(
+        {"gpt2": gpt2, "llama": lambda: llama(tie_word_embeddings=True), "t5": t5}[name]()
+    )
+    tensors = {key: tensor.numpy() for key, tensor in module.state_dict().items()}
+    assert "lm_head.weight" in tensors
+    assert models.build(module.config.to_dict(), tensors).config.tied
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("llama", {"is_causal": False}, "is_causal=False is not supported"),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 0}}, "factor must be"),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": "2"}}, "factor must be"),
+        ("llama", {"rope_parameters": {"rope_theta": 0.0}}, "theta must be a number above 1"),
+        (
+            "llama",
+            {"rope_parameters": {**LLAMA_3, "low_freq_factor": 4.0}},
+            "low_freq_factor must lie below high_freq_factor",
+        ),
+        ("llama", {"eos_token_id": "x"}, "eos_token must be a token id, is 'x'"),
+        ("llama", {"attention_dropout": 1.5}, r"attention_dropout must be a number in \[0, 1\)"),
+        ("gpt2", {"is_encoder_decoder": True}, "is_encoder_decoder=True is not supported"),
+        ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder=False is not supported"),
+        ("t5", {"dense_act_fn": "gelu_new"}, "dense_act_fn='gelu_new' contradicts"),
+        ("t5", {"is_gated_act": True}, "is_gated_act=True contradicts"),
+    ],
+)
+def test_settings_that_ask_for_another_model(name, settings, message):
+    module = {"gpt2": gpt2, "llama": llama, "t5": t5}[name]()
+    tensors = {key: tensor.numpy() for key, tensor in module.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        models.build(module.config.to_dict() | settings, tensors)
+
+
+def test_other_names_of_the_same_settings():
+    module = gpt2()
+    settings = module.config.to_dict()
+    for theirs, name in (
+        ("n_layer", "num_hidden_layers"),
+        ("n_positions", "max_position_embeddings"),
+    ):
+        settings[name] = settings.pop(theirs)
+    config = models.GPT2Config.from_dict(settings)
+    assert (config.layers, config.context) == (2, 96)
+
+
 def test_unknown_scaling_is_refused_by_name():
     settings = llama().config.to_dict() | {"rope_parameters": {"rope_type": "longrope"}}
     with pytest.raises(ValueError, match="rope_type='longrope' is not supported"):

@@ -43,11 +43,13 @@ def continued(model, prompts, count, **options):
 
 
 def by_hand(model, prompt, count):
-    """Without a cache, from the last tokens that the context holds."""
-    ids = list(prompt)
+    """Without a cache; where the context is full, its last half remains."""
+    ids, context = list(prompt), model.config.context
+    start = max(0, len(ids) - context)
     for _ in range(count):
-        window = np.array(ids[-model.config.context :])
-        ids.append(int(model.logits(window)[-1].argmax()))
+        if len(ids) - start > context:
+            start = len(ids) - context // 2
+        ids.append(int(model.logits(np.array(ids[start:]))[-1].argmax()))
     return ids
 
 
@@ -60,6 +62,34 @@ def test_a_batch_gives_what_each_text_gives_by_itself(model):
 def test_texts_leave_the_context_one_by_one(model):
     together = continued(model, [*PROMPTS, list(range(40))], 40, temperature=0)
     assert together == [by_hand(model, prompt, 40) for prompt in [*PROMPTS, range(40)]]
+
+
+def test_beyond_the_context_hardly_more_is_read_than_is_said(model, monkeypatch):
+    read, logits = [], type(model).logits
+
+    def counted(self, input_ids, *arguments, **options):
+        read.append(len(input_ids))
+        return logits(self, input_ids, *arguments, **options)
+
+    monkeypatch.setattr(type(model), "logits", counted)
+    continued(model, [[1]], 200, temperature=0)
+    assert len(read) == 200
+    assert sum(read) < 2.1 * 200
+
+
+def test_a_limit_beyond_all_memory_costs_nothing(model):
+    running = models.stream(model, [[1, 2]], 10**12, Sampling(temperature=0))
+    said = [next(running)[1] for _ in range(600)]
+    running.close()
+    assert [1, 2, *said[:200]] == by_hand(model, [1, 2], 200)
+
+
+def test_what_a_tokenizer_lacks_is_not_drawn(model):
+    free = continued(model, PROMPTS, 12, temperature=1.0)
+    drawn = [token for _, token in models.stream(model, PROMPTS, 12, vocab_size=7)]
+    assert max(map(max, free)) >= 7
+    assert set(drawn) <= set(range(7))
+    assert len(set(drawn)) > 3
 
 
 def test_drawn_texts_do_not_depend_on_the_length_of_the_batch(model):

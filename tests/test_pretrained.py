@@ -37,8 +37,47 @@ def test_a_name_without_the_package_that_fetches_it(monkeypatch):
 
 
 def test_a_dtype_that_is_none(tmp_path):
-    with pytest.raises(ValueError, match="kind"):
+    with pytest.raises(ValueError, match=r"^dtype: expected one of float32, int8, .*got 'int3'$"):
         evergrad.from_pretrained(tmp_path, dtype="int3")
+
+
+@pytest.mark.parametrize("size", ["10KB", 0, 1.5])
+def test_a_size_of_shards_that_is_none(tmp_path, size):
+    with pytest.raises(ValueError, match="max_shard_bytes must be a positive int, got"):
+        small_llama().save_pretrained(tmp_path, max_shard_bytes=size)
+
+
+SMALL = {"vocab_size": 50, "layers": 2, "heads": 4, "dim": 32}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        models.GPT2(models.GPT2Config(**SMALL, context=40)),
+        models.Bert(models.BertConfig(**SMALL, hidden=64, context=40)),
+        models.T5(models.T5Config(**SMALL, head_dim=8, hidden=64)),
+    ],
+    ids=["gpt2", "bert", "t5"],
+)
+@pytest.mark.parametrize("dtype", ["int8", "bf16"])
+def test_every_family_in_few_bits(model, dtype, tmp_path):
+    """Its outputs are those of the numbers that are left of its matrices."""
+    model.save_pretrained(tmp_path)
+    few = evergrad.from_pretrained(tmp_path, dtype=dtype)
+    kinds = [getattr(parameter.data, "kind", "f32") for parameter in few.parameters()]
+    assert kinds.count({"int8": "q8_0"}.get(dtype, dtype)) >= 9
+    few.save_pretrained(tmp_path / "decoded")
+    whole = evergrad.from_pretrained(tmp_path / "decoded")
+    ids = np.arange(20)
+
+    def outputs(model):
+        if isinstance(model, models.T5):
+            return model.logits(np.array([0]), cache=model.new_cache(model.encode(ids)))
+        return model.logits(ids)
+
+    expected = outputs(whole)
+    np.testing.assert_allclose(outputs(few), expected, rtol=1e-4, atol=1e-5 * abs(expected).max())
+    assert not np.allclose(expected, outputs(model), rtol=1e-4)
 
 
 def test_a_folder_in_few_bits(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -180,10 +182,50 @@ def test_without_a_tokenizer_ids_alone(tokenizer):
             ask()
 
 
+def test_without_a_tokenizer_the_configuration_says_what_ends(model):
+    said = continued(model, [5, 6], 12).tolist()
+    end = said[6]
+    for ends in (end, (299, end)):
+        config = dataclasses.replace(model.config, eos_token=ends)
+        other = type(model)(config)
+        other.load_state_dict(model.state_dict())
+        assert other.generate([5, 6], 12)[2:].tolist() == said[: said.index(end)]
+
+
+def test_a_vocabulary_that_is_padded(model, tokenizer):
+    """Rows behind the tokenizer's are never drawn; a text of tokens that have none is refused."""
+    known = tokenizer.vocab_size
+    padded = type(model)(dataclasses.replace(model.config, vocab_size=known + 40, tied=False))
+    rows = np.random.default_rng(1).standard_normal((40, 32), np.float32)
+    padded.head.weight.data[known:] = 5 * rows
+    assert padded.generate([1, known + 3], 20, temperature=1.0)[2:].max() >= known
+    padded.tokenizer = tokenizer
+    assert padded.generate([1, known + 3], 20, temperature=1.0)[2:].max() < known
+    assert padded.generate("The", 20, temperature=1.0).startswith("The")
+
+    small = type(model)(dataclasses.replace(model.config, vocab_size=40))
+    small.tokenizer = tokenizer
+    with pytest.raises(ValueError, match=r"token ids must lie in \[0, 40\)"):
+        small.generate("The")
+
+
+@pytest.mark.parametrize("messages", ["Hi", {"role": "user", "content": "Hi"}, ["Hi"]])
+def test_messages_that_are_none(model, messages):
+    with pytest.raises(TypeError, match=r'messages: expected \[\{"role": "user"'):
+        model.chat(messages)
+
+
+@pytest.mark.parametrize("prompt", [None, 3, 1.5])
+def test_a_prompt_that_is_none(model, prompt):
+    with pytest.raises(TypeError, match="prompt: expected a text, token ids, or a list of either"):
+        model.generate(prompt)
+
+
 @pytest.mark.parametrize(
     ("prompt", "options", "message"),
     [
-        ("a", {"max_new_tokens": -1}, "max_new_tokens must be >= 0, got -1"),
+        ("a", {"max_new_tokens": -1}, "max_new_tokens must be an int >= 0, got -1"),
+        ("a", {"max_new_tokens": 2.5}, "max_new_tokens must be an int >= 0, got 2.5"),
         ("a", {"temperature": -1}, "temperature must be >= 0"),
         ("a", {"stop": ""}, "not empty, got ''"),
         ("a", {"stop": [1.5]}, "strings and token ids, .*got 1.5"),

@@ -105,7 +105,7 @@ def save_weights(
     Raises
     ------
     ValueError
-        If `max_shard_bytes` is not positive.
+        If `max_shard_bytes` is no positive int.
     TypeError
         As `save_safetensors`.
 
@@ -119,8 +119,10 @@ def save_weights(
     ...     print(*sorted(path.name for path in pathlib.Path(folder).iterdir()))
     model-00001-of-00002.safetensors model-00002-of-00002.safetensors model.safetensors.index.json
     """
-    if max_shard_bytes is not None and max_shard_bytes <= 0:
-        raise ValueError(f"max_shard_bytes must be positive, got {max_shard_bytes}")
+    if max_shard_bytes is not None and (
+        not isinstance(max_shard_bytes, int) or max_shard_bytes <= 0
+    ):
+        raise ValueError(f"max_shard_bytes must be a positive int, got {max_shard_bytes!r}")
     folder = Path(folder)
     shards: list[dict[str, npt.NDArray[Any]]] = [{}]
     filled = 0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .. import ops
 from ..nn import Array
-from .prompting import is_single
+from .prompting import ends_of, is_single, known_tokens
 
 if TYPE_CHECKING:
     from ..text import Tokenizer
@@ -88,6 +88,7 @@ def beam_search(
     num_beams: int = 4,
     length_penalty: float = 1.0,
     stop: Collection[int] = (),
+    vocab_size: int | None = None,
 ) -> list[Ids]:
     """Answer texts with an encoder-decoder.
 
@@ -109,6 +110,8 @@ def beam_search(
         Above 0 long answers are ranked higher, below 0 short ones.
     stop : collection of int
         Tokens that end an answer. They are not part of it.
+    vocab_size : int, optional
+        Only tokens below are said; default: all that the model scores.
 
     Returns
     -------
@@ -137,6 +140,8 @@ def beam_search(
     """
     if num_beams < 1:
         raise ValueError(f"num_beams must be >= 1, got {num_beams}")
+    if not isinstance(max_new_tokens, (int, np.integer)):
+        raise ValueError(f"max_new_tokens must be an int, got {max_new_tokens!r}")
     if not np.isfinite(length_penalty):
         raise ValueError(f"length_penalty must be finite, got {length_penalty}")
     given = [np.asarray(prompt) for prompt in prompts]
@@ -151,14 +156,16 @@ def beam_search(
     was_training = model.training
     model.train(False)
     try:
+        capacity = min(max_new_tokens, model.config.context)
         cu_seqlens = np.concatenate([[0], np.cumsum([len(prompt) for prompt in given])])
-        cache = model.new_cache(model.encode(np.concatenate(given), cu_seqlens), max_new_tokens)
+        cache = model.new_cache(model.encode(np.concatenate(given), cu_seqlens), capacity)
         active = list(range(len(texts)))
         cache.select(np.repeat(active, num_beams))
         tokens = np.full(len(active) * num_beams, model.config.start_token, np.int64)
-        for _ in range(max_new_tokens):
+        for _ in range(capacity):
             logits = model.logits(tokens, np.arange(len(tokens) + 1), cache=cache)
-            log_probs = ops.log_softmax(logits).reshape(len(active), num_beams, -1)
+            log_probs = ops.log_softmax(logits[:, :vocab_size])
+            log_probs = log_probs.reshape(len(active), num_beams, -1)
             if np.isnan(log_probs).any():
                 raise FloatingPointError("the logits hold NaN: the model's weights have diverged")
             slots, kept = [], []
@@ -226,11 +233,9 @@ class Answering:
         """
         single = is_single(prompt)
         prompts = [prompt] if single else list(prompt)
-        ends = self.config.eos_token
-        stop = set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
         answers: list[Any] = beam_search(
             self, [self._ids(each) for each in prompts], max_new_tokens, num_beams,
-            length_penalty, stop,
+            length_penalty, ends_of(self.config), known_tokens(self),
         )  # fmt: skip
         for i, each in enumerate(prompts):
             if isinstance(each, str):
@@ -239,8 +244,11 @@ class Answering:
         return answers[0] if single else answers
 
     def _ids(self, prompt: Any) -> Any:
-        if not isinstance(prompt, str):
-            return prompt
-        if self.tokenizer is None:
-            raise ValueError("prompt: a text needs a model with a tokenizer; give ids instead")
-        return self.tokenizer.encode(prompt, add_special_tokens=True)
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise ValueError("prompt: a text needs a model with a tokenizer; give ids instead")
+            prompt = self.tokenizer.encode(prompt, add_special_tokens=True)
+        ids, size = np.asarray(prompt), self.config.vocab_size
+        if ids.dtype.kind in "iu" and ids.size and (ids.min() < 0 or ids.max() >= size):
+            raise ValueError(f"token ids must lie in [0, {size}), got {ids.min()} to {ids.max()}")
+        return ids

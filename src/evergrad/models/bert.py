@@ -6,7 +6,7 @@ Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers for Langua
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from .. import nn
 from ..nn import Array, once
 from .language_model import TokenModel
 from .settings import SPECIAL_TOKENS, from_settings, to_settings
-from .weights import WeightNames
+from .weights import WeightNames, has_own_head
 
 __all__ = ["Bert", "BertConfig", "MaskedBatch"]
 
@@ -79,16 +79,18 @@ class BertConfig:
         }
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], tensors: Collection[str] = ()) -> BertConfig:
+    def from_dict(
+        cls, settings: Mapping[str, Any], tensors: Mapping[str, Any] | None = None
+    ) -> BertConfig:
         """Read Hugging Face's config.json; settings that do not change the model are ignored.
 
         Parameters
         ----------
         settings : mapping
             What is in config.json.
-        tensors : collection of str, optional
-            Names in the file of weights, which tell whether there are a pooler and a head; without
-            them the architecture does.
+        tensors : mapping of str to array, optional
+            What the file of weights holds: it tells whether there are a pooler and a head; without
+            it the architecture does.
 
         Raises
         ------
@@ -103,6 +105,9 @@ class BertConfig:
             has_pooler = kinds[0] != "BertForMaskedLM"
             has_head = kinds[0] in ("BertForMaskedLM", "BertForPreTraining")
         ours = from_settings(settings, CONFIG_NAMES, FIXED_SETTINGS)
+        head = "cls.predictions.decoder.weight"
+        if has_own_head(tensors, "bert.embeddings.word_embeddings.weight", "bert.", head):
+            raise ValueError(f"{head} is not the embedding: only a tied head is supported")
         return cls(**ours, has_pooler=has_pooler, has_head=has_head)
 
 
@@ -248,8 +253,8 @@ class Bert(TokenModel):
         self.random = nn.RandomStream(seed or 0)
         branch = {"dropout": config.dropout, "stream": self.random, "out_std": std, **drawn}
         self.words = nn.Embedding(config.vocab_size, config.dim, **drawn)
-        self.positions = nn.Embedding(config.context, config.dim, **drawn)
-        self.segments = nn.Embedding(config.segments, config.dim, **drawn)
+        self.positions = nn.Embedding(config.context, config.dim, is_quantizable=False, **drawn)
+        self.segments = nn.Embedding(config.segments, config.dim, is_quantizable=False, **drawn)
         self.norm = nn.LayerNorm(config.dim, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.dropout, stream=self.random)
         self.blocks = [PostNormBlock(config, branch) for _ in range(config.layers)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +14,12 @@ from .. import ops
 from ..nn import Array
 
 __all__ = ["CrossCache", "KVCache"]
+
+
+#: Python has the name since 3.13.
+NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+#: Memory of this process that counts only as it is written.
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NO_RESERVE
 
 
 class Cached(Protocol):
@@ -216,7 +223,7 @@ def _reserved(shape: tuple[int, ...]) -> Array:
     count = math.prod(shape)
     if count == 0:
         return np.empty(shape, np.float32)
-    return np.frombuffer(mmap.mmap(-1, 4 * count), np.float32, count).reshape(shape)
+    return np.frombuffer(mmap.mmap(-1, 4 * count, flags=PRIVATE), np.float32, count).reshape(shape)
 
 
 class Layer:

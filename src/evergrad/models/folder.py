@@ -171,10 +171,15 @@ def _check_fields(config: Any) -> None:
     """Counts are positive integers, other numbers finite, whatever the file says."""
     for field in fields(config):
         value = getattr(config, field.name)
-        if (value is None and field.default is None) or field.name.endswith("_token"):
+        if value is None and field.default is None:
             continue
         kind = str(field.type)
-        if kind.startswith("int"):
+        if field.name.endswith("_token"):  # some files say -1 where there is none
+            fits = all(type(each) is int for each in (value if type(value) is tuple else [value]))
+            expected = "a token id"
+        elif field.name.endswith("dropout"):
+            fits, expected = type(value) in (int, float) and 0 <= value < 1, "a number in [0, 1)"
+        elif kind.startswith("int"):
             fits, expected = type(value) is int and 0 < value < 2**31, "a positive integer"
         elif kind == "float":
             fits = type(value) in (int, float) and 0 <= value < math.inf

@@ -36,6 +36,10 @@ class LanguageModel(Protocol):
     ) -> Array: ...
 
 
+#: Tokens that a text may get before its memory grows.
+ROOM = 256
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen.
@@ -135,18 +139,29 @@ class Sampling:
 
 
 class _Text:
-    """One text of a batch."""
+    """One text of a batch, and what of it the model has before its eyes."""
 
-    def __init__(self, index: int, prompt: Ids, max_new_tokens: int) -> None:
-        self.index = index
-        self.ids = np.empty(len(prompt) + max_new_tokens, np.int64)
+    def __init__(self, index: int, prompt: Ids, context: int) -> None:
+        self.index, self.context = index, context
+        self.ids = np.empty(len(prompt) + ROOM, np.int64)
         self.ids[: len(prompt)] = prompt
         self.length = self.given = len(prompt)
-        self.read = 0  # tokens whose keys and values are in the cache
+        self.start = max(0, self.length - context)  # the first token that the model sees
+        self.read = self.start  # the first whose key and value are not in the cache
 
     def append(self, token: int) -> None:
+        if self.length == len(self.ids):
+            self.ids = np.concatenate([self.ids, np.empty_like(self.ids)])
         self.ids[self.length] = token
         self.length += 1
+        if self.length - self.start > self.context:
+            # Behind another first token every state is another. Half of the context is read anew,
+            # and there is room for as many tokens before it happens again.
+            self.start = self.read = self.length - (self.context + 1) // 2
+
+    def unread(self) -> Ids:
+        """What comes next to what is in the cache."""
+        return self.ids[self.read : self.length]
 
 
 def stream(
@@ -156,11 +171,13 @@ def stream(
     sampling: Sampling | None = None,
     stop: Collection[int] = (),
     cache: KVCache | None = None,
+    vocab_size: int | None = None,
 ) -> Generator[tuple[int, int], int | Collection[int] | None, None]:
     """Continue texts, and yield each token as it is drawn.
 
     The prompts are read in one packed pass, without padding; from then on each text costs a token
-    a step. Where a text outgrows the model's context, the model sees its last tokens.
+    a step. Where a text outgrows the model's context, its last half is read anew, and the model
+    sees that and what follows, until the context is full again.
 
     Parameters
     ----------
@@ -176,7 +193,9 @@ def stream(
         Tokens that end a text. They are not part of it.
     cache : KVCache, optional
         Of one slot for one prompt, which begins with what it holds: only the rest is read. It keeps
-        what comes, as far as it has room, for the next call.
+        what comes for the next call, unless that outgrew the context.
+    vocab_size : int, optional
+        Only tokens below are drawn; default: all that the model scores.
 
     Yields
     ------
@@ -199,11 +218,14 @@ def stream(
     [0, 1, 0, 1]
     """
     sampling = Sampling() if sampling is None else sampling
-    texts = [_Text(i, _prompt(p), max(max_new_tokens, 0)) for i, p in enumerate(prompts)]
+    context = model.config.context
+    texts = [_Text(i, _prompt(p), context) for i, p in enumerate(prompts)]
     if max_new_tokens <= 0 or not texts:
         return
-    context = model.config.context
-    if cache is not None:
+    if cache is None:
+        longest = max(text.length for text in texts) + max_new_tokens - 1  # the last is not read
+        cache = KVCache(model.config, len(texts), min(context, longest))
+    else:
         if len(texts) != 1 or len(cache) != 1 or cache.capacity != context:
             raise ValueError(
                 f"cache must have one slot of {context} tokens, for one prompt; got {len(cache)}"
@@ -215,54 +237,38 @@ def stream(
                 f"the cache holds {texts[0].read} tokens of a context of {context}:"
                 f" the prompt must have more, and fit, got {texts[0].given}"
             )
-    longest = max(text.given for text in texts) + max_new_tokens - 1  # the last one is not read
-    was_training = model.training
+    first, was_training = texts[0], model.training
     model.train(False)
+    over: set[int] = set()  # texts that the caller has ended
     try:
-        inside = [text for text in texts if text.given <= context]
-        outside = [text for text in texts if text.given > context]
-        if cache is None:
-            cache = KVCache(model.config, len(inside), min(context, longest))
-        while inside or outside:
-            drawn = []
-            for group, group_cache in ((inside, cache), (outside, None)):
-                if group:
-                    logits = _logits(model, group, context, group_cache)
-                    drawn += list(zip(group, logits, strict=True))
-            done = set()
-            for text, row in sorted(drawn, key=lambda pair: pair[0].index):
+        while texts:
+            cache.truncate([text.read - text.start for text in texts])
+            logits = _logits(model, texts, cache)[:, :vocab_size]
+            kept = []
+            for slot, (text, row) in enumerate(zip(texts, logits, strict=True)):
                 number = (text.index << 32) + text.length - text.given
                 token = sampling.draw(row, text.ids[: text.length], number)
                 if token in stop:
-                    done.add(text.index)
                     continue
                 text.append(token)
                 ended = yield text.index, token
                 if ended is not None:
-                    done.update([ended] if isinstance(ended, int) else ended)
-                if text.length == len(text.ids):
-                    done.add(text.index)
-            outside = [text for text in outside if text.index not in done]
-            kept = [slot for slot, text in enumerate(inside) if text.index not in done]
-            leaving = [inside[slot] for slot in kept if inside[slot].length > context]
-            kept = [slot for slot in kept if inside[slot].length <= context]
-            outside += leaving
-            if len(kept) < len(inside):
-                if kept:  # otherwise the cache has done its work
-                    cache.select(kept)
-                inside = [inside[slot] for slot in kept]
+                    over.update([ended] if isinstance(ended, int) else ended)
+                if text.length - text.given < max_new_tokens:
+                    kept.append(slot)
+            kept = [slot for slot in kept if texts[slot].index not in over]
+            if 0 < len(kept) < len(texts):  # without any, the cache has done its work
+                cache.select(kept)
+            texts = [texts[slot] for slot in kept]
     finally:
         model.train(was_training)
+        if first.start:  # what the cache holds begins in the middle of the text
+            cache.truncate(0)
 
 
-def _logits(
-    model: LanguageModel, texts: Sequence[_Text], context: int, cache: KVCache | None
-) -> Array:
+def _logits(model: LanguageModel, texts: Sequence[_Text], cache: KVCache) -> Array:
     """Scores of the next token of each text [texts, vocab_size], from what is new to the cache."""
-    if cache is None:
-        parts = [text.ids[text.length - context : text.length] for text in texts]
-    else:
-        parts = [text.ids[text.read : text.length] for text in texts]
+    parts = [text.unread() for text in texts]
     cu_seqlens = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=cu_seqlens[1:])
     ids = parts[0] if len(parts) == 1 else np.concatenate(parts)

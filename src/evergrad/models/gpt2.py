@@ -6,7 +6,7 @@ Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from .. import nn
 from ..nn import Array, once
 from .language_model import CausalLM, PreNormBlock
 from .settings import SPECIAL_TOKENS, from_settings, to_settings
-from .weights import Transposed, WeightNames
+from .weights import Transposed, WeightNames, has_own_head
 
 __all__ = ["GPT2", "GPT2Config"]
 
@@ -83,15 +83,27 @@ class GPT2Config:
         }
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], tensors: Collection[str] = ()) -> GPT2Config:
+    def from_dict(
+        cls, settings: Mapping[str, Any], tensors: Mapping[str, Any] | None = None
+    ) -> GPT2Config:
         """Read Hugging Face's config.json; settings that do not change the model are ignored.
+
+        Parameters
+        ----------
+        settings : mapping
+            What is in config.json.
+        tensors : mapping of str to array, optional
+            What the file of weights holds: a head that is not the embedding is not tied.
 
         Raises
         ------
         ValueError
             When a setting asks for a variant that this model is not.
         """
-        return cls(**from_settings(settings, CONFIG_NAMES, FIXED_SETTINGS))
+        ours = from_settings(settings, CONFIG_NAMES, FIXED_SETTINGS, ALIASES)
+        if has_own_head(tensors, "transformer.wte.weight", "transformer."):
+            ours["tied"] = False
+        return cls(**ours)
 
 
 CONFIG_NAMES = {  # ours: Hugging Face's
@@ -113,6 +125,15 @@ FIXED_SETTINGS = {
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
+    "is_causal": True,
+    "is_encoder_decoder": False,
+}
+
+ALIASES = {
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
 }
 
 # Ours: Hugging Face's, whose linear maps are stored [in, out].
@@ -163,7 +184,7 @@ class GPT2(CausalLM):
         std = 0.0 if seed is None else 0.02
         self.random = nn.RandomStream(seed or 0)
         self.wte = nn.Embedding(config.vocab_size, config.dim, std=std, rng=rng)
-        self.wpe = nn.Embedding(config.context, config.dim, std=std, rng=rng)
+        self.wpe = nn.Embedding(config.context, config.dim, std=std, rng=rng, is_quantizable=False)
         self.dropout = nn.Dropout(config.dropout, stream=self.random)
         self.blocks = [self._block(std, rng) for _ in range(config.layers)]
         self.norm = nn.LayerNorm(config.dim, config.layer_norm_eps)

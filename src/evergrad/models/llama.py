@@ -5,7 +5,7 @@ Touvron et al., "LLaMA", 2023, arXiv:2302.13971; "Llama 2", 2023, arXiv:2307.092
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from .. import nn
 from ..nn import Array, once
 from .language_model import CausalLM, PreNormBlock
 from .settings import SPECIAL_TOKENS, from_settings, to_settings
-from .weights import WeightNames
+from .weights import WeightNames, has_own_head
 
 __all__ = ["Llama", "LlamaConfig"]
 
@@ -108,21 +108,39 @@ class LlamaConfig:
         }
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], tensors: Collection[str] = ()) -> LlamaConfig:
+    def from_dict(
+        cls, settings: Mapping[str, Any], tensors: Mapping[str, Any] | None = None
+    ) -> LlamaConfig:
         """Read Hugging Face's config.json; settings that do not change the model are ignored.
+
+        Parameters
+        ----------
+        settings : mapping
+            What is in config.json.
+        tensors : mapping of str to array, optional
+            What the file of weights holds: a head that is not the embedding is not tied.
 
         Raises
         ------
         ValueError
             When a setting asks for a variant that this model is not.
         """
-        rope = dict(settings.get("rope_scaling") or {})
-        rope.update(settings.get("rope_parameters") or {})
-        theta = rope.pop("rope_theta", None) or settings.get("rope_theta") or cls.rope_theta
+        # As transformers does: the older of the two names rules where both are given.
+        rope = dict(settings.get("rope_scaling") or settings.get("rope_parameters") or {})
+        theta = rope.pop("rope_theta", None)
+        if theta is None:
+            theta = settings.get("rope_theta")
         kind = rope.setdefault("rope_type", rope.pop("type", "default"))
         rope.pop("type", None)
+        length = "original_max_position_embeddings"
+        if kind in ("llama3", "yarn") and settings.get(length) is not None:
+            rope[length] = settings[length]
         ours = from_settings({**settings, **rope}, CONFIG_NAMES, FIXED_SETTINGS)
-        return cls(**ours, rope_theta=theta, rope_scaling=None if kind == "default" else rope)
+        if theta is not None:
+            ours["rope_theta"] = theta
+        if has_own_head(tensors, "model.embed_tokens.weight", "model."):
+            ours["tied"] = False
+        return cls(**ours, rope_scaling=None if kind == "default" else rope)
 
 
 CONFIG_NAMES = {  # ours: Hugging Face's
@@ -143,7 +161,11 @@ CONFIG_NAMES = {  # ours: Hugging Face's
     **SPECIAL_TOKENS,
 }
 
-FIXED_SETTINGS = {"partial_rotary_factor": 1.0}
+FIXED_SETTINGS = {
+    "partial_rotary_factor": 1.0,
+    "is_causal": True,
+    "is_encoder_decoder": False,
+}
 
 # Ours: Hugging Face's; several of theirs lie one below the other in ours.
 WEIGHT_NAMES: WeightNames = {

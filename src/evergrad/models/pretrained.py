@@ -7,16 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import io, nn, ops
-from ..ops.quant import BLOCKS
+from ..ops.quant import ALIASES, BLOCKS, CODED
 from ..text import Tokenizer
 from .folder import build, load
 from .gguf import read_gguf
 
 __all__ = ["from_pretrained"]
 
+#: How matrices can be held.
+DTYPES = ("float32", *ALIASES, *CODED)
 #: "owner/name", as models are called on the Hugging Face Hub.
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 #: What is fetched of it.
@@ -33,9 +33,10 @@ def from_pretrained(path: str | os.PathLike[str], dtype: str | None = None) -> A
         shards, tokenizer.json); a GGUF file of a Llama, or a folder that holds just one; or the
         name "owner/name" of a model on the Hugging Face Hub, for which the extra `hub` is needed.
     dtype : str, optional
-        How matrices are held: "float32", or what `nn.quantize` takes ("int8", "int4", "bf16" ...).
-        Those in few bits do not learn. Default: a folder's in float32; a GGUF file's as they lie
-        in the file, mapped and not copied (but for stacked ones), as far as kernels read them.
+        How matrices are held: "float32", "int8", "int4", "bf16", "f16", or a layout of
+        GGUF files as `ops.quantize` takes it. Those in few bits do not learn. Default: a folder's
+        in float32; a GGUF file's as they lie in the file, mapped and not copied (but for stacked
+        ones), as far as kernels read them.
 
     Returns
     -------
@@ -63,8 +64,8 @@ def from_pretrained(path: str | os.PathLike[str], dtype: str | None = None) -> A
     ...     from_pretrained(folder).config == model.config
     True
     """
-    if dtype not in (None, "float32"):
-        ops.quantize(np.zeros((0, 32), np.float32), dtype)  # knows the name, before work starts
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
     found = _locate(path)
     if found.is_dir():
         model = load(found)

@@ -59,8 +59,9 @@ class Prompted:
         top_k, top_p, min_p, repetition_penalty, seed
             As for `Sampling`.
         stop : str, int, or iterable of either, optional
-            Strings and tokens that end a text, beside the tokenizer's `ends`. A string is cut off
-            a text; of ids, the token that completes it is the last.
+            Strings and tokens that end a text, beside the tokenizer's `ends` (without a tokenizer,
+            the configuration's `eos_token`). A string is cut off a text; of ids, the token that
+            completes it is the last.
 
         Returns
         -------
@@ -193,8 +194,8 @@ class Prompted:
         cache: KVCache | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Which prompt, and a piece of its continuation; bad arguments are refused at once."""
-        if max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens must be >= 0, got {max_new_tokens}")
+        if not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must be an int >= 0, got {max_new_tokens!r}")
         strings, tokens = _stops(stop)
         if self.tokenizer is None:
             if strings or any(isinstance(prompt, str) for prompt in prompts):
@@ -202,24 +203,29 @@ class Prompted:
                     "the model has no tokenizer, which texts and stop strings need:"
                     " set model.tokenizer, or give token ids"
                 )
+            tokens |= ends_of(self.config)
         else:
             tokens |= self.tokenizer.ends
-        ids = [self._ids(prompt) for prompt in prompts]
+        ids, known = [self._ids(prompt) for prompt in prompts], known_tokens(self)
         streams = [
             # What a token looks like may depend on those before it.
             None
             if self.tokenizer is None
-            else TextStream(self.tokenizer, strings, before[-4:].tolist())
+            else TextStream(self.tokenizer, strings, before[before < known][-4:].tolist())
             for before in ids
         ]
-        running = stream(self, ids, max_new_tokens, sampling, tokens, cache)  # type: ignore[arg-type]
+        running = stream(
+            self,  # type: ignore[arg-type]
+            ids, max_new_tokens, sampling, tokens, cache, known,
+        )  # fmt: skip
         return _pieces(running, streams, [isinstance(prompt, str) for prompt in prompts])
 
     def _ids(self, prompt: Any) -> Ids:
         if isinstance(prompt, str):
             assert self.tokenizer is not None
-            return self.tokenizer.prompt(prompt)
-        ids = np.asarray(prompt)
+            ids = self.tokenizer.prompt(prompt)
+        else:
+            ids = np.asarray(prompt)
         if ids.ndim != 1 or not ids.size or ids.dtype.kind not in "iu":
             raise ValueError(
                 "a prompt must be a text or a sequence of at least one token,"
@@ -269,6 +275,13 @@ class Conversation:
         if model.tokenizer is None:
             raise ValueError("chat: the model has no tokenizer: set model.tokenizer")
         self._model, self._tokenizer = model, model.tokenizer
+        if isinstance(messages, (str, Mapping)) or not all(
+            isinstance(each, Mapping) for each in messages
+        ):
+            raise TypeError(
+                'messages: expected [{"role": "user", "content": "..."}, ...],'
+                f" got {messages!r:.80}"
+            )
         self.messages = list(messages)
         self._cache = KVCache(model.config)
         self._read = np.empty(0, np.int64)  # what the cache holds, or the beginning of it
@@ -340,10 +353,26 @@ def _pieces(
             yield index, rest
 
 
+def known_tokens(model: Any) -> int:
+    """How many tokens a model may say: those its tokenizer has, of a vocabulary that is padded."""
+    size: int = model.config.vocab_size
+    return size if model.tokenizer is None else min(size, model.tokenizer.vocab_size)
+
+
+def ends_of(config: Any) -> set[int]:
+    """Tokens that end a text, as the configuration says."""
+    ends = config.eos_token
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
+
+
 def is_single(prompt: Any) -> bool:
     """Whether a prompt is one text or one sequence of ids; otherwise it is a list of them."""
     if isinstance(prompt, (str, np.ndarray)):
         return not isinstance(prompt, np.ndarray) or prompt.ndim == 1
+    if not isinstance(prompt, Sequence):
+        raise TypeError(
+            f"prompt: expected a text, token ids, or a list of either, got {type(prompt).__name__}"
+        )
     return bool(len(prompt)) and all(isinstance(each, (int, np.integer)) for each in prompt)
 
 

@@ -37,9 +37,12 @@ def to_settings(config: Any, names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def from_settings(
-    settings: Mapping[str, Any], names: Mapping[str, str], fixed: Mapping[str, Any]
+    settings: Mapping[str, Any],
+    names: Mapping[str, str],
+    fixed: Mapping[str, Any],
+    aliases: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The fields of ours that `settings` gives.
+    """The fields of ours that `settings` gives; `aliases` maps other names of theirs to those.
 
     Raises
     ------
@@ -47,8 +50,10 @@ def from_settings(
         When a setting is not what `fixed` says: it asks for a variant that is not supported.
     """
     for name, value in fixed.items():
-        if settings.get(name, value) != value:
+        if settings.get(name) not in (None, value):
             raise ValueError(f"{name}={settings[name]!r} is not supported, only {value!r}")
+    aliases = aliases or {}
+    settings = {**{aliases[n]: value for n, value in settings.items() if n in aliases}, **settings}
     ours = {o: settings[theirs] for o, theirs in names.items() if theirs in settings}
     if "activation" in ours:
         ours["activation"] = SYNONYMS.get(ours["activation"], ours["activation"])

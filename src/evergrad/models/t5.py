@@ -6,7 +6,7 @@ Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from .beam import Answering
 from .cache import CrossCache
 from .language_model import PreNormBlock, TokenModel
 from .settings import ACTIVATION_NAMES, SPECIAL_TOKENS, SYNONYMS, from_settings, to_settings
-from .weights import WeightNames
+from .weights import WeightNames, has_own_head
 
 __all__ = ["T5", "Encoded", "Seq2SeqBatch", "T5Config"]
 
@@ -115,22 +115,24 @@ class T5Config:
         }
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], tensors: Collection[str] = ()) -> T5Config:
+    def from_dict(
+        cls, settings: Mapping[str, Any], tensors: Mapping[str, Any] | None = None
+    ) -> T5Config:
         """Read Hugging Face's config.json; settings that do not change the model are ignored.
 
         Parameters
         ----------
         settings : mapping
             What is in config.json.
-        tensors : collection of str, optional
-            Names in the file of weights, which tell whether there is a head of its own.
+        tensors : mapping of str to array, optional
+            What the file of weights holds: it tells whether there is a head of its own.
 
         Raises
         ------
         ValueError
             When a setting asks for a variant that this model is not.
         """
-        ours = from_settings(settings, CONFIG_NAMES, {})
+        ours = from_settings(settings, CONFIG_NAMES, FIXED_SETTINGS, ALIASES)
         first, _, last = settings.get("feed_forward_proj", "relu").rpartition("-")
         if first not in ("", "gated"):
             raise ValueError(
@@ -138,11 +140,21 @@ class T5Config:
             )
         gated = first == "gated"
         activation = "gelu_tanh" if gated and last == "gelu" else SYNONYMS.get(last, last)
+        for name, value in (("is_gated_act", gated), ("dense_act_fn", activation)):
+            given = settings.get(name)
+            if given is not None and SYNONYMS.get(given, given) != value:
+                raise ValueError(
+                    f"{name}={given!r} contradicts"
+                    f" feed_forward_proj={settings.get('feed_forward_proj', 'relu')!r}"
+                )
         # Version 5 of transformers says "tied" of all, and keeps apart whether logits are scaled.
         tied = settings.get("tie_word_embeddings", True)
         scaled = settings.get("scale_decoder_outputs", tied)
-        if tensors and not scaled:
-            tied = "lm_head.weight" not in tensors
+        if tensors and (tied or not scaled):
+            tied = not has_own_head(tensors, "shared.weight", "")
+        for stack in ("encoder", "decoder"):
+            if has_own_head(tensors, "shared.weight", "", f"{stack}.embed_tokens.weight"):
+                raise ValueError(f"{stack}.embed_tokens.weight is not shared.weight")
         return cls(**ours, gated=gated, activation=activation, tied=tied, scaled=scaled)
 
 
@@ -160,6 +172,15 @@ CONFIG_NAMES = {  # ours: Hugging Face's
     "rms_norm_eps": "layer_norm_epsilon",
     "start_token": "decoder_start_token_id",
     **SPECIAL_TOKENS,
+}
+
+FIXED_SETTINGS = {"is_encoder_decoder": True}
+
+ALIASES = {
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "hidden_size": "d_model",
+    "head_dim": "d_kv",
 }
 
 

@@ -20,10 +20,21 @@ from ..nn import Array
 if TYPE_CHECKING:
     from ..text import Tokenizer
 
-__all__ = ["Pretrained", "Transposed", "WeightNames", "fill", "to_ours", "to_theirs"]
+__all__ = [
+    "Pretrained",
+    "Transposed",
+    "WeightNames",
+    "fill",
+    "has_own_head",
+    "to_ours",
+    "to_theirs",
+]
 
 #: Buffers that files hold beside the weights, and tensors that tell nothing new.
 IGNORED = ("*.rotary_emb.inv_freq", "*.attn.bias", "*.attn.masked_bias", "*.position_ids")
+
+#: Rows that are compared at a time.
+COMPARED = 1024
 
 #: How many problems an error message lists.
 LISTED = 20
@@ -201,6 +212,47 @@ def _found(theirs: str, prefix: str, tensors: Mapping[str, Any]) -> str | None:
             if each in tensors:
                 return each
     return None
+
+
+def has_own_head(
+    tensors: Mapping[str, Any] | None, table: str, prefix: str, head: str = "lm_head.weight"
+) -> bool:
+    """Whether a file holds an output projection that is not the embedding.
+
+    What the configuration says of tied weights is then wrong, as it is for transformers.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array, optional
+        Under Hugging Face's names.
+    table : str
+        Name of the embedding.
+    prefix : str
+        Of that name, which may be missing.
+    head : str, default "lm_head.weight"
+        Name of the projection.
+    """
+    tensors = tensors or {}
+    own = tensors.get(head)
+    words = tensors.get(table, tensors.get(table.removeprefix(prefix)))
+    if own is None or words is None:
+        return False
+    if tuple(own.shape) != tuple(words.shape):
+        return True
+    for start in range(0, own.shape[0], COMPARED):
+        rows = np.arange(start, min(start + COMPARED, own.shape[0]))
+        if not np.array_equal(_rows(own, rows), _rows(words, rows)):
+            return True
+    return False
+
+
+def _rows(tensor: Any, rows: Array) -> Array:
+    """Some rows of an array, or of one that is stored in another way."""
+    for method in ("take_rows", "rows"):
+        if hasattr(tensor, method):
+            return np.asarray(getattr(tensor, method)(rows))
+    found: Array = tensor[rows]
+    return found
 
 
 def to_theirs(model: Pretrained) -> dict[str, Array]:

@@ -25,6 +25,8 @@ class Embedding(Module):
         Standard deviation of the initial values.
     rng : numpy.random.Generator, optional
         Source of the initial values; default: fresh entropy.
+    is_quantizable : bool, default True
+        Whether `quantize` may store it in few bits. A small table is not worth its error.
 
     Attributes
     ----------
@@ -48,7 +50,9 @@ class Embedding(Module):
         *,
         std: float = 1.0,
         rng: np.random.Generator | None = None,
+        is_quantizable: bool = True,
     ) -> None:
+        self.is_quantizable = is_quantizable
         self.weight = Parameter(initial_weight((num_embeddings, dim), std, rng, dim))
 
     def __call__(self, input: Array, *, add_to: Array | None = None) -> tuple[Array, once]:

@@ -54,7 +54,7 @@ class RelativePositionBias(Module):
         std: float = 1.0,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self.table = Embedding(buckets, heads, std=std, rng=rng)
+        self.table = Embedding(buckets, heads, std=std, rng=rng, is_quantizable=False)
         self.max_distance, self.bidirectional = max_distance, bidirectional
 
     def __call__(self, tokens_q: int, tokens_k: int) -> tuple[Array, once]:

@@ -32,10 +32,10 @@ class Quantized(NamedTuple):
 
 
 def quantize(model: Module, kind: str) -> Quantized:
-    """Store the matrices of a model's linear maps and embeddings in fewer bits, in place.
+    """Store the matrices of a model's linear maps and token embeddings in fewer bits, in place.
 
-    They learn no more; norms and biases stay in float32, and go on learning where they did. Tied
-    matrices stay tied. How much quality it costs is for the reader to measure (bits per byte).
+    They learn no more; norms, biases and tables of positions stay in float32, and go on learning
+    where they did. Tied matrices stay tied. How much quality it costs is for the reader to measure (bits per byte).
 
     Parameters
     ----------
@@ -62,6 +62,8 @@ def quantize(model: Module, kind: str) -> Quantized:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for _, layer in model.named_modules():
         if not isinstance(layer, (Linear, Embedding)):
+            continue
+        if isinstance(layer, Embedding) and not layer.is_quantizable:
             continue
         weight = layer.weight
         if isinstance(weight.data, ops.QuantizedWeight):

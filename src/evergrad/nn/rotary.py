@@ -14,6 +14,13 @@ from ._buffer import Array
 __all__ = ["Rotary", "Rotation"]
 
 
+#: What a scaling holds beside its kind.
+NUMBERS = (
+    "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+    "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim",
+)  # fmt: skip
+
+
 class Rotation(NamedTuple):
     """Tables of angles, and each token's row in them: what `ops.rotary` takes."""
 
@@ -41,7 +48,7 @@ class Rotary:
     Raises
     ------
     ValueError
-        When the kind of scaling is unknown, or a number is missing.
+        When the kind of scaling is unknown, or a number is missing or impossible.
 
     References
     ----------
@@ -67,6 +74,11 @@ class Rotary:
         context: int = 2048,
     ) -> None:
         scaling = scaling or {}
+        if not _is_number(theta) or theta <= 1:
+            raise ValueError(f"theta must be a number above 1, got {theta!r}")
+        for name, value in scaling.items():
+            if name in NUMBERS and value is not None and not (_is_number(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         plain = theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
         self.magnitude = 1.0
@@ -104,10 +116,16 @@ class Rotary:
         return Rotation(self._cos.astype(dtype), self._sin.astype(dtype), positions)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf
+
+
 def _llama3(plain: Array, scaling: Mapping[str, Any]) -> Array:
     """Slow frequencies are divided by `factor`, fast ones kept, those between blended."""
     turns = scaling["original_max_position_embeddings"] * plain / (2 * math.pi)  # in the context
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    if not low < high:
+        raise ValueError(f"low_freq_factor must lie below high_freq_factor, got {low} and {high}")
     kept = np.clip((turns - low) / (high - low), 0, 1)
     return kept * plain + (1 - kept) * plain / scaling["factor"]
 
