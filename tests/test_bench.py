@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +24,7 @@ from evergrad.bench.peers import call_of
 from evergrad.bench.pieces import FeedForward, LinearCrossEntropy, PackedAttention
 from evergrad.bench.programs import Program
 from evergrad.bench.run import Result, Timing, directions
-from evergrad.bench.run_steps import Course, StepResult
+from evergrad.bench.run_steps import Course, StepResult, measure_step
 from evergrad.bench.steps import INFERENCE, STEPS
 from evergrad.bench.training import Training
 
@@ -189,6 +193,27 @@ def test_a_turn_of_steps_counts_all_but_the_first():
 
 
 # --- ratios, bars, tables -----------------------------------------------------------------------
+
+
+def test_a_peer_that_crashes_is_left_out():
+    """PyTorch's process is killed once it exists; ours is measured all the same."""
+
+    def kill() -> None:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # processes come and go
+                words = path.read_bytes().split(b"\0")
+                parent = path.with_name("stat").read_text().rpartition(")")[2].split()[1]
+                if {b"evergrad.bench.worker", b"torch"} <= {*words} and int(parent) == os.getpid():
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+                    return
+        threading.Timer(0.02, kill).start()
+
+    kill()
+    effort = StepEffort(rounds=2, most_threads=2, one_thread=0, seconds=0.01)
+    result = measure_step(STEPS["tiny"], ["native", "torch"], 2, None, effort)
+    assert list(result.courses) == ["native"]
+    assert result.ended_early == ("the torch process ended early: SIGKILL",)
+    assert result.speedup("torch") is None
 
 
 def test_ratio_to_the_best_of_the_others():

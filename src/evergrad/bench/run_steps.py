@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from evergrad.bench.measure import FULL_STEPS, Limits, StepEffort
 from evergrad.bench.peers import has_side
 from evergrad.bench.run import Timing
 from evergrad.bench.steps import Step, Work
-from evergrad.bench.worker import workers
+from evergrad.bench.worker import EndedEarlyError, Worker, workers
 
 #: So many losses are compared.
 COMPARED = 20
@@ -51,6 +51,7 @@ class StepResult:
     flops: float | None
     limits: Limits | None
     courses: Mapping[str, Course]
+    ended_early: tuple[str, ...] = ()  # what became of others, which are not among the courses
 
     @property
     def ours(self) -> str:
@@ -113,25 +114,40 @@ def measure_step(
     limits: Limits | None,
     effort: StepEffort = FULL_STEPS,
 ) -> StepResult:
-    """Time a step in a fresh process for each contestant: so the peak of memory is its own."""
+    """Time a step in a fresh process for each contestant: so the peak of memory is its own.
+
+    A peer whose process crashes is left out; we are not.
+    """
     names = [name for name in names if has_side(name, step)]
     counts = [threads, 1] if threads > 1 and effort.one_thread else [threads]
     given: dict[str, list[float]] = {name: [] for name in names}
     times: dict[str, list[list[float]]] = {name: [[] for _ in counts] for name in names}
+    ended: dict[str, str] = {}
+
+    def asked(name: str, request: Callable[[Worker], Any]) -> Any:
+        try:
+            return request(contestants[name])
+        except EndedEarlyError as error:
+            if name == names[0]:
+                raise
+            ended[name] = str(error)
+
     with workers(names, threads) as contestants:
-        rest = {name: worker.peak_bytes_at_rest() for name, worker in contestants.items()}
+        rest = {name: asked(name, Worker.peak_bytes_at_rest) for name in names}
         order = list(names)
         for _ in range(effort.rounds):
-            for name in order:
-                values, taken = contestants[name].step_turn(step, counts, effort)
-                given[name] += values
-                for index, more in enumerate(taken):
-                    times[name][index] += more
+            for name in [name for name in order if name not in ended]:
+                if turn := asked(name, lambda worker: worker.step_turn(step, counts, effort)):
+                    given[name] += turn[0]
+                    for index, more in enumerate(turn[1]):
+                        times[name][index] += more
             order = order[1:] + order[:1]
-        peaks = {name: worker.peak_bytes() for name, worker in contestants.items()}
+        peaks = {name: asked(name, Worker.peak_bytes) for name in names if name not in ended}
+        names = [name for name in names if name not in ended]
     courses = {}
     for name in names:
         timings = [Timing.of(np.array(samples)) for samples in times[name]]
         one = timings[1] if len(timings) > 1 else None
         courses[name] = Course(timings[0], one, given[name], peaks[name], rest[name])
-    return StepResult(step.name, step.shape, getattr(step, "flops", None), limits, courses)
+    flops = getattr(step, "flops", None)
+    return StepResult(step.name, step.shape, flops, limits, courses, tuple(ended.values()))

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -38,6 +38,10 @@ VARIABLES = (
 )
 # Set on some machines to keep OpenBLAS portable; NumPy would be measured slower than it is.
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+class EndedEarlyError(RuntimeError):
+    """A contestant's process has crashed, or was killed."""
 
 
 class Worker:
@@ -63,9 +67,11 @@ class Worker:
             print(json.dumps([request, arguments]), file=self.process.stdin, flush=True)
             return json.loads(self.process.stdout.readline())
         except (BrokenPipeError, json.JSONDecodeError) as error:
-            raise RuntimeError(f"the {self.name} process ended early (see above)") from error
+            code = self.process.wait()
+            why = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise EndedEarlyError(f"the {self.name} process ended early: {why}") from error
         finally:
-            self.process.send_signal(signal.SIGSTOP)
+            self.process.send_signal(signal.SIGSTOP)  # nothing, where it has ended
 
     def turn(self, case: Case, backward: bool, effort: Effort) -> list[float]:
         return self.ask("turn", case=case.id, backward=backward, effort=asdict(effort))
@@ -93,7 +99,8 @@ class Worker:
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)
-        self.process.communicate()  # no more requests: it ends
+        with suppress(BrokenPipeError):
+            self.process.communicate()  # no more requests: it ends
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from evergrad.bench.run_steps import measure_step
 from evergrad.bench.steps import INFERENCE, STEPS, Step, Work
 from evergrad.bench.worker import workers
 
+from . import _options as options
 from ._output import JsonOption, UserError, err, out, print_json
 from ._verb import verb
 
@@ -102,12 +103,17 @@ def bench(
     ] = False,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Draw every contestant's share of the limit (PNG, SVG, PDF)."),
+        typer.Option(
+            "--plot",
+            callback=options.picture,
+            help="Draw every contestant's share of the limit (PNG, SVG, PDF).",
+        ),
     ] = None,
     roofline: Annotated[
         Path | None,
         typer.Option(
             "--roofline",
+            callback=options.picture,
             help="Draw our speed over arithmetic intensity, beneath the limits (PNG, SVG, PDF).",
         ),
     ] = None,
@@ -163,6 +169,9 @@ def bench(
         measure_step(step, runners, count, limits, effort)
         for step, effort in track(efforts, "steps", console=err, transient=True)
     ]
+    for result in step_results:
+        for why in result.ended_early:
+            err.print(f"{result.name}: {why}; it is left out", markup=False)
     measured = Measured(results, {result.name: result for result in step_results})
     trained = [result for result in step_results if result.name in STEPS]
     worked = [result for result in step_results if result.name in INFERENCE]
@@ -248,8 +257,6 @@ def _check_pictures(ours: str, with_ops: bool, paths: dict[str, Path | None]) ->
             raise UserError(f"{option} needs the limits, which the native module measures")
         if not with_ops:
             raise UserError(f"{option} shows ops: evergrad bench ops, or all")
-        if option != "--report" and path.suffix.lower() not in (".png", ".svg", ".pdf"):
-            raise UserError(f"{path}: expected a name that ends in .png, .svg or .pdf")
 
 
 def _chosen(given: str | None, option: str, known: Collection[str]) -> list[str]:
