@@ -15,7 +15,7 @@ import pytest
 import evergrad as evergrad_package
 from evergrad.continual import VersionStore
 from evergrad.datasets import cpython_code, cpython_prose
-from evergrad.models import Conversation
+from evergrad.models import GPT2, Conversation, GPT2Config
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
@@ -38,6 +38,11 @@ def evergrad(*arguments, cwd=None, environment=ENVIRONMENT):
     return subprocess.run(
         command, capture_output=True, text=True, cwd=cwd, env=environment, check=False, timeout=120
     )
+
+
+def words(message):
+    """An error without the frame around it, and its line breaks."""
+    return " ".join(message.replace("│", " ").split())
 
 
 def only_json(run):
@@ -88,10 +93,12 @@ def test_help_teaches():
         "adapt",
         "generate",
         "chat",
+        "explain",
         "eval",
         "versions",
         "rollback",
         "info",
+        "bench",
         "demo",
     ):
         assert re.search(rf"\b{word}\b", overview.stdout)
@@ -99,6 +106,10 @@ def test_help_teaches():
         assert one.returncode == 0
         assert f"evergrad {word}" in one.stdout.split("Examples")[1]
     assert "Exit codes" in overview.stdout
+    about, tour = overview.stdout.split("A first tour")
+    for word in ("train", "adapt", "generate", "chat", "explain"):
+        assert word in about.split("Commands")[0]
+        assert f"evergrad {word} " in tour
 
 
 def test_versions_lists_and_verifies(store):
@@ -131,15 +142,35 @@ def test_generate_stops_where_it_is_told_to(store):
     value = only_json(evergrad(*arguments, "--stop", "#absent#", "--stop", stop))
     assert value["text"] == text[: text.index(stop)]
     assert 0 < value["tokens"] <= 30
+    endless = evergrad(*arguments, "--stop", stop, "--max-new-tokens", 10**9)
+    assert only_json(endless) == value
     run = evergrad(*arguments, "--stop", "")
     assert run.returncode == 2
     assert "stop string must not be empty" in run.stderr
 
 
+@pytest.mark.parametrize("verb", ["generate", "explain", "eval"])
+def test_a_model_and_a_store_exclude_each_other(store, texts, verb):
+    folder = store / "versions" / "0001"
+    arguments = [verb, texts / "prose.txt" if verb == "eval" else "The", "--model", folder]
+    for more in (["--store", store], ["--version", 1], ["--store", "evergrad-store"]):
+        run = evergrad(*arguments, *more)
+        assert run.returncode == 2
+        assert f"got --model and {more[0]}" in words(run.stderr)
+        assert run.stdout == ""
+    # Where models usually come from is no demand.
+    environment = ENVIRONMENT | {"EVERGRAD_STORE": "elsewhere"}
+    run = evergrad(*arguments, "--json", environment=environment)
+    assert run.returncode == 0, run.stderr
+    assert only_json(run)["model"] == str(folder)
+
+
 @pytest.fixture
 def chatty(store, tmp_path):
-    """Version 0001 with a chat template."""
-    model = evergrad_package.from_pretrained(store / "versions" / "0001")
+    """A model with a chat template, and room for a short conversation."""
+    tokenizer = evergrad_package.from_pretrained(store / "versions" / "0001").tokenizer
+    model = GPT2(GPT2Config(tokenizer.vocab_size, context=512, layers=1, heads=2, dim=16))
+    model.tokenizer = tokenizer
     model.tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
     )
@@ -165,6 +196,80 @@ def test_chat_answers_each_line(chatty):
     assert run.stderr == ""
 
 
+def chat(folder, given, *arguments, environment=ENVIRONMENT):
+    """The output and the error, as text, of a chat whose input is bytes."""
+    command = [sys.executable, "-m", "evergrad", "chat", "--model", folder, "--temperature", "0"]
+    run = subprocess.run(
+        [*command, "--max-new-tokens", "8", *arguments],
+        input=given, capture_output=True, env=environment, check=False, timeout=120,
+    )  # fmt: skip
+    return run.returncode, run.stdout.decode(), run.stderr.decode()
+
+
+def test_chat_replies_in_lines_of_json(chatty):
+    model, folder = chatty
+    said = [{"role": "user", "content": "Hello"}]
+    code, output, error = chat(folder, b"Hello\nAgain\n", "--json")
+    assert (code, error) == (0, "")
+    first, second = map(json.loads, output.splitlines())
+    reply = model.chat(said, 8)
+    assert first == {
+        "role": "assistant",
+        "content": reply,
+        "tokens": len(model.tokenizer.encode(reply)),
+    }
+    said += [{"role": "assistant", "content": reply}, {"role": "user", "content": "Again"}]
+    assert second["content"] == model.chat(said, 8)
+    assert second["role"] == "assistant"
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_chat_says_which_line_is_not_utf_8(chatty, errors):
+    environment = ENVIRONMENT | {"PYTHONIOENCODING": f"utf-8:{errors}"}
+    given = b"Hello\n\nCaf\xe9\nnever asked\n"
+    code, output, error = chat(chatty[1], given, environment=environment)
+    assert (code, error) == (1, "evergrad: line 3 of the input is not UTF-8\n")
+    assert output == chat(chatty[1], b"Hello\n")[1]
+    output = chat(chatty[1], given, "--json", environment=environment)[1]
+    reply, problem = map(json.loads, output.splitlines())
+    assert list(reply) == ["role", "content", "tokens"]
+    assert problem == {"error": "line 3 of the input is not UTF-8"}
+
+
+def test_chat_counts_before_it_replies(chatty):
+    model, folder = chatty
+    long = "long " * 200
+    written = model.tokenizer.chat([{"role": "user", "content": long.strip()}])
+    count = len(model.tokenizer.encode(written, parse_special=True))
+    code, output, error = chat(folder, long.encode())
+    assert (code, output) == (1, "")
+    assert f"the conversation has {count:,} tokens" in error
+    assert "context of 512" in error
+    assert len(error.splitlines()) == 1
+
+    # To the token: a conversation that leaves room for one is replied to.
+    def length(letters):
+        said = model.tokenizer.chat([{"role": "user", "content": letters * "x"}])
+        return len(model.tokenizer.encode(said, parse_special=True))
+
+    fits = next(letters for letters in range(2000) if length(letters + 1) == 512)
+    assert length(fits) == 511
+    assert chat(folder, fits * b"x")[0] == 0
+    assert chat(folder, (fits + 1) * b"x")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["generate"], ["explain"], ["chat", "--model", "none", "--system"]], ids=str
+)
+def test_arguments_that_are_not_utf_8_are_wrong_usage(tmp_path, arguments):
+    command = [sys.executable, "-m", "evergrad", *arguments, b"caf\xe9"]
+    run = subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, check=False
+    )
+    assert run.returncode == 2
+    assert "expected text in UTF-8" in words(run.stderr)
+
+
 def test_chat_in_a_terminal(chatty):
     """A reply that Ctrl-C stops, a question after it, and Ctrl-D."""
     pty = pytest.importorskip("pty")
@@ -188,6 +293,32 @@ def test_chat_in_a_terminal(chatty):
         os.write(terminal, b"\x03")
         at = until(b"\r\n> ", at)
     os.write(terminal, b"\x04")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os.close(terminal)
+
+
+def test_chat_in_a_terminal_drops_what_is_too_long(chatty):
+    pty = pytest.importorskip("pty")
+    child, terminal = pty.fork()
+    if child == 0:
+        command = ["-m", "evergrad", "chat", "--model", str(chatty[1]), "--max-new-tokens", "2"]
+        os.execve(sys.executable, [sys.executable, *command], ENVIRONMENT)
+    seen = b""
+
+    def until(mark):
+        nonlocal seen
+        seen = b""
+        while mark not in seen:
+            seen += os.read(terminal, 4096)
+
+    until(b"> ")
+    os.write(terminal, 600 * b"#" + b"\n")
+    until(b"the message is dropped\r\n> ")
+    assert b"no room for a reply in the model's context of 512" in seen
+    os.write(terminal, b"Hello\n")
+    until(b"\r\n> ")
+    assert b"dropped" not in seen
+    os.write(terminal, b"/exit\n")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     os.close(terminal)
 
@@ -268,6 +399,14 @@ def test_rejection_has_its_own_exit_code_and_rollback_goes_back(store, texts, tm
         (["train", "{texts}/prose.txt", "--patience", "2"], 2, "eval_every"),
         (["train", "{texts}/prose.txt", "--steps", "many"], 2, "--steps"),
         (["train"], 2, "TEXT"),
+        (["explain", "x", "--model", "none", "--plot", "none/a.png"], 2, "'--plot': cannot write"),
+        (
+            ["explain", "x", "--model", "none", "--plot", "{texts}/prose.txt/a.png"],
+            2,
+            "'--plot': cannot",
+        ),
+        (["bench", "--plot", "none/a.png"], 2, "'--plot': cannot write"),
+        (["bench", "--roofline", "none/a.png"], 2, "'--roofline': cannot write"),
         (["adapt", "{texts}/code", "--max-forgetting", "-1"], 2, "--max-forgetting"),
         (["adapt", "{texts}/code"], 1, "no versions here"),
         (["versions"], 1, "no versions here"),
@@ -283,7 +422,7 @@ def test_rejection_has_its_own_exit_code_and_rollback_goes_back(store, texts, tm
 def test_mistakes_get_a_line_and_an_exit_code(texts, tmp_path, arguments, code, message):
     run = evergrad(*(argument.format(texts=texts) for argument in arguments), cwd=tmp_path)
     assert run.returncode == code, run.stderr
-    assert message in run.stderr
+    assert message in words(run.stderr)
     assert "Traceback" not in run.stderr
     assert run.stdout == ""
     if code == 1:
@@ -322,6 +461,44 @@ def test_damage_is_named(store):
         assert "does not match its checksum" in run.stdout.replace("\n", " ")
     finally:
         file.write_bytes(data)
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["generate", "The", "--model"]], ids=str)
+def test_weights_of_the_wrong_type_get_a_line(store, tmp_path, arguments):
+    from safetensors.numpy import load_file, save_file
+
+    for file in (store / "versions" / "0001").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("ln_f.weight"))
+    tensors[name] = tensors[name].astype("int64")
+    save_file(tensors, tmp_path / "model.safetensors")
+    run = evergrad(*arguments, tmp_path)
+    assert run.returncode == 1
+    assert run.stdout == ""
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"evergrad: {tmp_path}: ")
+    assert "int64" in line
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
+def test_ctrl_c_speaks_of_versions_only_where_they_change(chatty):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evergrad", "chat", "--model", chatty[1], "--max-new-tokens", "4"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("Hello\n")
+    process.stdin.flush()
+    process.stdout.read(1)  # it replies
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert (process.returncode, error) == (130, "evergrad: interrupted\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")

@@ -24,6 +24,9 @@ measured.
 A [bold]store[/bold] is a folder of numbered versions, one of them current. [bold]train[/bold] makes
 the first. [bold]adapt[/bold] learns new text from the current one, and the outcome becomes current
 only if it learned and did not forget more than allowed. [bold]rollback[/bold] goes back.
+
+[bold]generate[/bold], [bold]chat[/bold], [bold]explain[/bold] and [bold]eval[/bold] also take
+pretrained models, with [bold]--model[/bold].
 """
 TOUR = (
     "evergrad demo                     (all of it, in three minutes)",
@@ -32,7 +35,10 @@ TOUR = (
     "evergrad versions --store run",
     'evergrad generate "The statement" --store run',
     "evergrad chat --model SmolLM2.gguf",
+    'evergrad explain "The capital of France is Rome." --model SmolLM2.gguf',
 )
+#: Those that an interruption leaves without effect. A demo replaces its store as it begins.
+ATOMIC = ("train", "adapt", "rollback")
 CODES = ("0 done, 1 failed, 2 wrong usage, 3 rejected by the gate, 130 interrupted",)
 
 app = typer.Typer(
@@ -56,20 +62,25 @@ def _group() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     # A verb needs few rooms of the package, and a text should begin at once.
-    for each in arguments[:1] if arguments[:1] and arguments[0] in VERBS else VERBS:
-        import_module(f".{each}", __package__).register(app)
+    verb = arguments[0] if arguments and arguments[0] in VERBS else None
     try:
+        for each in VERBS if verb is None else (verb,):
+            import_module(f".{each}", __package__).register(app)
         app(args=list(arguments), prog_name="evergrad")
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else FAILURE
+    except (SystemExit, KeyboardInterrupt) as stop:
+        code = INTERRUPTED
+        if isinstance(stop, SystemExit):
+            code = stop.code if isinstance(stop.code, int) else FAILURE
         if code == INTERRUPTED:
-            err.print("evergrad: interrupted; the current version is as it was")
+            kept = "; the current version is as it was" if verb in ATOMIC else ""
+            line = "\n" if err.is_terminal else ""  # below what was being written, and ^C
+            err.print(f"{line}evergrad: interrupted{kept}")
         return code
     except Exception as error:
         if os.environ.get("EVERGRAD_DEBUG") or not isinstance(error, _expected()):
             raise
         if "--json" in arguments:
-            print_json({"error": str(error)})
+            print_json({"error": str(error)}, indent=None)  # one of `chat`'s lines, too
         err.print(f"[red]evergrad:[/red] {escape(str(error))}", soft_wrap=True)
         return FAILURE
     return 0

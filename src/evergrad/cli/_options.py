@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from evergrad.text import Tokenizer
 
 DEFAULT_STORE = Path("evergrad-store")
+PICTURES = (".png", ".svg", ".pdf")
+#: Files that hold a tokenizer in a form that is not read.
+OTHER_TOKENIZERS = (
+    "vocab.txt", "vocab.json", "merges.txt",
+    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
 
 TextArgument = Annotated[
     str,
@@ -56,6 +63,42 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"expected a finite number, got {value}")
     return value
+
+
+def utf8(value: str | None) -> str | None:
+    """Refuse what is not UTF-8: Python hands such bytes on as lone surrogates."""
+    if value is not None and not is_unicode(value):
+        raise typer.BadParameter("expected text in UTF-8, got bytes that are not")
+    return value
+
+
+def is_unicode(value: str) -> bool:
+    """Whether a text holds no bytes that could not be decoded."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def picture(path: Path | None) -> Path | None:
+    """Refuse a picture that could not be written, before the work rather than after it."""
+    if path is None:
+        return None
+    if path.suffix.lower() not in PICTURES:
+        raise typer.BadParameter(f"expected a name that ends in .png, .svg or .pdf, got {path}")
+    is_new = not (path.exists() or path.is_symlink())
+    try:
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from error
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(
+            "the package `matplotlib` is needed for the picture: pip install 'evergrad[plot]'"
+        )
+    return path
 
 
 _BUDGET = "Budget (what runs out first ends the training)"
@@ -198,18 +241,55 @@ def open_version(store: Path, version: str | None) -> Version:
     return opened.current() if version is None else opened.get(version)
 
 
-def open_model(store: Path, version: str | None, model: str | Path | None) -> tuple[Path, Any, Any]:
-    """Path, model and tokenizer: wherever `model` is, or else from a store."""
+def one_source(context: typer.Context) -> None:
+    """Refuse --model beside --store or --version: one of them would go unheard.
+
+    A store from the environment is where models usually come from, and may stand beside --model.
+    """
+    given = [
+        f"--{name}"
+        for name in ("model", "store", "version")
+        if getattr(context.get_parameter_source(name), "name", None) == "COMMANDLINE"
+    ]
+    if len(given) > 1 and given[0] == "--model":
+        raise typer.BadParameter(
+            f"expected either --model, or a version of a store, got {' and '.join(given)}"
+        )
+
+
+def load_model(path: Path) -> Any:
+    """The model at a path, whatever its format."""
     from evergrad import models
 
-    path = Path(model) if model is not None else open_version(store, version).path
     try:
-        loaded = models.from_pretrained(path)
+        return models.from_pretrained(path)
     except ValueError as error:
         raise UserError(str(error)) from error
+    except TypeError as error:  # of a tensor or a setting that is of the wrong kind
+        raise UserError(f"{path}: {error}") from error
+
+
+def open_model(store: Path, version: str | None, model: str | Path | None) -> tuple[Path, Any, Any]:
+    """Path, model and tokenizer: wherever `model` is, or else from a store."""
+    path = Path(model) if model is not None else open_version(store, version).path
+    loaded = load_model(path)
     if loaded.tokenizer is None:
-        raise UserError(f"{path}: no tokenizer.json, which texts need")
+        raise UserError(_no_tokenizer(path))
     return path, loaded, loaded.tokenizer
+
+
+def _no_tokenizer(path: Path) -> str:
+    if path.is_file():
+        return f"{path}: no tokenizer in it, which texts need"
+    message = f"{path}: no tokenizer.json, which texts need"
+    found = [name for name in OTHER_TOKENIZERS if (path / name).is_file()]
+    if not found:
+        return message
+    folder = repr(str(path))
+    return (
+        f"{message}, but {' and '.join(found)}; to make one of it, in Python: import transformers;"
+        f" transformers.AutoTokenizer.from_pretrained({folder}).save_pretrained({folder})"
+    )
 
 
 def open_decoder(store: Path, version: str | None, model: str | Path | None) -> tuple[Path, Any]:

@@ -1,7 +1,7 @@
 """What every verb shares: exit codes, one-line errors, results for people and for machines.
 
-Standard output carries the result alone, with ``--json`` exactly one JSON object; progress, notes
-and errors go to standard error.
+Standard output carries the result alone, with ``--json`` exactly one JSON object (`chat`: one a
+line for each reply); progress, notes and errors go to standard error.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from rich.markup import escape
 OK, FAILURE, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
 
 #: For people, on standard output.
-out = Console(highlight=False)
+out = Console(highlight=False, emoji=False)
 #: Progress, notes, errors.
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 class UserError(Exception):
@@ -42,9 +42,12 @@ def note(message: str) -> None:
     err.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
 
 
-def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object on standard output; NaN and infinities, which JSON lacks, become null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+def print_json(value: Mapping[str, Any], indent: int | None = 2) -> None:
+    """One JSON object on standard output; NaN and infinities, which JSON lacks, become null.
+
+    Without an indent it is a single line.
+    """
+    typer.echo(json.dumps(_plain(value), indent=indent, ensure_ascii=False))
 
 
 def _plain(value: Any) -> Any:

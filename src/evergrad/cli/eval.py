@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     texts: Annotated[
         list[str],
         typer.Argument(
@@ -45,6 +46,7 @@ def evaluate(
     8 is knowing nothing, lower is better. The tenth is the one that [bold]train[/bold] and
     [bold]adapt[/bold] never learn from.
     """
+    options.one_source(context)
     path, loaded, tokenizer = options.open_model(store, version, model)
     measured = {}
     for name in dict.fromkeys(texts):

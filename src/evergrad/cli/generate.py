@@ -26,9 +26,13 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
+    context: typer.Context,
     prompt: Annotated[
         str,
-        typer.Argument(help="Text to continue; without it the model begins a document."),
+        typer.Argument(
+            callback=options.utf8,
+            help="Text to continue; without it the model begins a document.",
+        ),
     ] = "",
     store: options.StoreOption = options.DEFAULT_STORE,
     version: options.VersionOption = None,
@@ -48,9 +52,10 @@ def generate(
     The model is a version of a store, or any that evergrad reads: a GGUF file, or a folder as
     Hugging Face's tools write it.
     """
+    options.one_source(context)
     path, loaded = options.open_decoder(store, version, model)
-    ids = loaded.tokenizer.prompt(prompt)
     with options.usage():
+        ids = loaded.tokenizer.prompt(prompt)
         text = TextStream(loaded.tokenizer, stop or (), ids[-4:].tolist())
         tokens = loaded.stream(
             ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,

@@ -10,10 +10,10 @@ import typer
 from rich.markup import escape
 
 import evergrad
-from evergrad import continual, models
+from evergrad import continual
 
 from . import _options as options
-from ._output import JsonOption, UserError, out, print_json
+from ._output import JsonOption, out, print_json
 from ._show import table
 from ._verb import verb
 
@@ -71,10 +71,7 @@ def _show_config(config: Mapping[str, Any]) -> None:
 def _model(path: Path) -> dict[str, Any]:
     if (path / "current").is_file():
         path = continual.VersionStore(path).current().path
-    try:
-        model = models.from_pretrained(path)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    model = options.load_model(path)
     tokenizer, config = model.tokenizer, model.config
     facts: dict[str, Any] = {
         "path": path,

@@ -61,6 +61,8 @@ def explain(model: Any, ids: npt.ArrayLike, alternatives: int = 3) -> Explained:
 
     Raises
     ------
+    TypeError
+        When the model is of another kind: a T5 has three kinds of attention, over two texts.
     ValueError
         When the text is empty or too long.
 
@@ -74,9 +76,14 @@ def explain(model: Any, ids: npt.ArrayLike, alternatives: int = 3) -> Explained:
     >>> bool(np.isclose(inside.log_likelihood[1], -np.log(50), atol=0.2))
     True
     """
+    if not hasattr(model, "blocks"):
+        raise TypeError(
+            f"explain: model must be a GPT2, Llama or Bert, got a {type(model).__name__}"
+        )
     given = np.asarray(ids)
     if given.ndim != 1 or not 1 <= given.size <= LONGEST:
-        raise ValueError(f"ids: expected 1 to {LONGEST} tokens, got shape {given.shape}")
+        got = given.size if given.ndim == 1 else f"shape {given.shape}"
+        raise ValueError(f"ids: expected 1 to {LONGEST} tokens, got {got}")
     given = given.astype(np.int64)
     layers: list[Array] = []
     was_training = model.training

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from .batch import IGNORE_INDEX, Batch, pack, windows
 from .cleaning import clean
-from .stream import TextStream
+from .stream import TextStream, pieces
 from .tokenizer import Tokenizer
 
-__all__ = ["IGNORE_INDEX", "Batch", "TextStream", "Tokenizer", "clean", "pack", "windows"]
+__all__ = [
+    "IGNORE_INDEX",
+    "Batch",
+    "TextStream",
+    "Tokenizer",
+    "clean",
+    "pack",
+    "pieces",
+    "windows",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["TextStream"]
+__all__ = ["TextStream", "pieces"]
 
 
 class _Decoder(Protocol):
@@ -98,6 +98,44 @@ class TextStream:
         self._pending = "" if found else ready[end:]
         self.text += ready[:end]
         return ready[:end]
+
+
+def pieces(tokenizer: _Decoder, ids: Sequence[int]) -> list[str]:
+    """Cut a decoded text into what each token adds to it.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+        Decodes.
+    ids : sequence of int
+        [n]: the text.
+
+    Returns
+    -------
+    list of str
+        n pieces, which are the decoded text one after the other. A character of several tokens
+        belongs to the one that completes it: those before it add nothing.
+
+    Examples
+    --------
+    >>> from evergrad.text import Tokenizer
+    >>> tokenizer = Tokenizer.train(["naïve"], vocab_size=257)
+    >>> pieces(tokenizer, tokenizer.encode("naïve").tolist())
+    ['n', 'a', '', 'ï', 'v', 'e']
+    """
+    text = tokenizer.decode(ids)
+    found, end = [], 0
+    for count in range(1, len(ids) + 1):
+        start = end
+        # What is decoded so far, up to where more tokens turn half a character into a whole one.
+        for ours, whole in zip(tokenizer.decode(ids[:count])[start:], text[start:], strict=False):
+            if ours != whole:
+                break
+            end += 1
+        found.append(text[start:end])
+    if found:
+        found[-1] += text[end:]
+    return found
 
 
 def _overlap(text: str, stop: str) -> int:
