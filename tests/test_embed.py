@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from evergrad import models
+from evergrad import io, models, ops
 from evergrad.tasks import Embedder
 from evergrad.text import Tokenizer
 
@@ -88,7 +88,9 @@ def test_long_texts_are_cut_and_no_texts_are_none(embedder):
 
 
 def copied(folder: Path, to: Path) -> Path:
-    shutil.copytree(folder, to, symlinks=False)
+    """Its files, for changing; the weights, which are large, as a link."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("*.safetensors"))
+    (to / "model.safetensors").symlink_to(folder / "model.safetensors")
     return to
 
 
@@ -108,6 +110,154 @@ def test_the_folder_says_how_to_pool(folder, tmp_path, embedder):
         Embedder.from_pretrained(other)
 
 
+def test_a_pooling_mode_may_go_by_its_name(folder, tmp_path):
+    other = copied(folder, tmp_path / "cls")
+    config = other / "1_Pooling" / "config.json"
+    config.write_text('{"pooling_mode": "cls"}')
+    assert Embedder.from_pretrained(other).pooling == "cls"
+    config.write_text('{"pooling_mode": "max", "pooling_mode_mean_tokens": true}')
+    with pytest.raises(ValueError, match=r"config\.json: max is not supported"):
+        Embedder.from_pretrained(other)
+
+
+def test_the_length_is_the_tokenizer_s_where_no_other_is_given(folder, tmp_path):
+    other = copied(folder, tmp_path / "short")
+    (other / "sentence_bert_config.json").unlink()
+    config = other / "tokenizer_config.json"
+    settings = json.loads(config.read_text())
+    for given, expected in ((64, 64), (int(1e30), 512)):
+        config.write_text(json.dumps(settings | {"model_max_length": given}))
+        assert Embedder.from_pretrained(other).max_tokens == expected
+
+
+def test_texts_are_any_iterable(embedder):
+    given = texts(5)
+    np.testing.assert_array_equal(embedder.encode(iter(given)), embedder.encode(given))
+    assert embedder.encode(iter([])).shape == (0, 384)
+    with pytest.raises(TypeError, match="a text must be str, got int at 1"):
+        embedder.encode(["a", 1])
+
+
+PROMPTS = {"query": "query: ", "passage": "passage: ", "none": None}
+
+
+@pytest.fixture
+def prompted(folder, tmp_path) -> Path:
+    other = copied(folder, tmp_path / "prompted")
+    settings = {"prompts": PROMPTS, "default_prompt_name": "query"}
+    (other / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    return other
+
+
+def test_prompts_stand_before_every_text(prompted, embedder):
+    given = texts(8)
+    ours = Embedder.from_pretrained(prompted)
+    plain, query, passage = (
+        embedder.encode([before + text for text in given])
+        for before in ("", "query: ", "passage: ")
+    )
+    assert np.abs(query - passage).max() > 0.01
+    np.testing.assert_array_equal(ours.encode(given), query)
+    np.testing.assert_array_equal(ours.encode(given, prompt_name="passage"), passage)
+    np.testing.assert_array_equal(ours.encode(given, prompt_name="none"), plain)
+    np.testing.assert_array_equal(ours.encode(given, prompt="passage: "), passage)
+    np.testing.assert_array_equal(ours.encode(given, prompt=""), plain)
+    other = Embedder.from_pretrained(prompted, default_prompt_name=None)
+    np.testing.assert_array_equal(other.encode(given), plain)
+    with pytest.raises(ValueError, match=r"one of \['none', 'passage', 'query'\], got 'x'"):
+        ours.encode(given, prompt_name="x")
+    with pytest.raises(ValueError, match="expected one of them"):
+        ours.encode(given, prompt_name="query", prompt="query: ")
+    with pytest.raises(TypeError, match="prompt must be str, got int"):
+        ours.encode(given, prompt=1)
+
+
+def test_prompts_that_the_mean_leaves_out_are_refused(prompted, embedder):
+    config = prompted / "1_Pooling" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"include_prompt": False}))
+    ours = Embedder.from_pretrained(prompted)
+    for options in ({}, {"prompt_name": "passage"}, {"prompt": "a"}):
+        with pytest.raises(ValueError, match="include_prompt is False"):
+            ours.encode(["a text"], **options)
+    np.testing.assert_array_equal(ours.encode(["a text"], prompt=""), embedder.encode(["a text"]))
+    first = Embedder.from_pretrained(prompted, pooling="cls")  # whatever stands behind it
+    expected = Embedder(embedder.model, embedder.tokenizer, pooling="cls")
+    np.testing.assert_array_equal(first.encode(["a"]), expected.encode(["query: a"]))
+
+
+def test_lower_case_where_the_folder_asks_for_it(folder, tmp_path, embedder):
+    other = copied(folder, tmp_path / "lower")
+    tokenizer = other / "tokenizer.json"
+    settings = json.loads(tokenizer.read_text())
+    settings["normalizer"]["lowercase"] = False
+    tokenizer.write_text(json.dumps(settings))
+    given = ["A Text in CAPITALS"]
+    cased = Embedder.from_pretrained(other)
+    assert np.abs(cased.encode(given) - embedder.encode(given)).max() > 0.01
+    (other / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    np.testing.assert_array_equal(
+        Embedder.from_pretrained(other).encode(given), embedder.encode(given)
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("modules", {"a": 1}, "expected a list of modules"),
+        ("modules", ["a"], "expected a list of modules"),
+        ("modules", [{"type": "models.Pooling"}], "expected a list of modules"),
+        ("modules", [{"type": "models.Pooling", "path": 1}], "expected a list of modules"),
+        ("1_Pooling/config", [], "expected an object, got list"),
+        ("1_Pooling/config", {"pooling_mode_mean_tokens": "yes"}, "must be true or false"),
+        ("1_Pooling/config", {"pooling_mode": 1}, "must be the name of a mode, is 1"),
+        (
+            "1_Pooling/config",
+            {"pooling_mode": "mean", "include_prompt": 0},
+            "must be true or false",
+        ),
+        ("sentence_bert_config", [], "expected an object, got list"),
+        ("sentence_bert_config", {"max_seq_length": "256"}, "a positive integer, is '256'"),
+        ("sentence_bert_config", {"max_seq_length": 0}, "a positive integer, is 0"),
+        ("sentence_bert_config", {"max_seq_length": True}, "a positive integer, is True"),
+        ("sentence_bert_config", {"do_lower_case": "no"}, "must be true or false, is 'no'"),
+        ("config_sentence_transformers", {"prompts": ["a"]}, "must be an object of texts"),
+        ("config_sentence_transformers", {"prompts": {"a": 1}}, "must be an object of texts"),
+        ("config_sentence_transformers", {"default_prompt_name": "a"}, r"one of \[\], is 'a'"),
+        ("config_sentence_transformers", {"default_prompt_name": 1}, "the name of a prompt, is 1"),
+    ],
+)
+def test_files_that_say_what_cannot_be_are_named(folder, tmp_path, file, content, problem):
+    other = copied(folder, tmp_path / "other")
+    (other / f"{file}.json").write_text(json.dumps(content))
+    with pytest.raises(io.CorruptFileError, match=rf"{file}\.json: .*{problem}"):
+        Embedder.from_pretrained(other)
+
+
+def test_matrices_in_few_bits(folder, embedder):
+    small = Embedder.from_pretrained(folder, dtype="int8")
+    kinds = {type(parameter.data) for parameter in small.model.parameters()}
+    assert ops.QuantizedWeight in kinds
+    cosines = (small.encode(texts(20)) * embedder.encode(texts(20))).sum(1)
+    assert cosines.min() > 0.99
+    with pytest.raises(ValueError, match="int3"):
+        Embedder.from_pretrained(folder, dtype="int3")
+
+
+def test_a_name_on_the_hub_has_the_same_settings(folder, tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    kept = tmp_path / "models--owner--name"  # as the package keeps what it fetched
+    other = copied(folder, kept / "snapshots" / ("0" * 40))
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("0" * 40)
+    config = other / "1_Pooling" / "config.json"
+    config.write_text('{"pooling_mode_cls_token": true}')
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    found = Embedder.from_pretrained("owner/name")
+    assert (found.pooling, found.max_tokens) == ("cls", 256)
+
+
 def test_bad_arguments_are_named():
     config = models.BertConfig(vocab_size=270, context=16, layers=1, heads=2, dim=8)
     model, tokenizer = models.Bert(config), Tokenizer.train(["a text"], vocab_size=270)
@@ -115,6 +265,8 @@ def test_bad_arguments_are_named():
         Embedder(model, tokenizer, pooling="max")
     with pytest.raises(ValueError, match="max_tokens must lie between 1 and the context of 16"):
         Embedder(model, tokenizer, max_tokens=17)
+    with pytest.raises(ValueError, match=r"one of the prompts \['a'\], got 'b'"):
+        Embedder(model, tokenizer, prompts={"a": "a: "}, default_prompt_name="b")
     embedder = Embedder(model, tokenizer)
     with pytest.raises(TypeError, match="one string"):
         embedder.encode("a text")

@@ -12,6 +12,7 @@ import pytest
 from evergrad import io, models
 from evergrad.io import gguf_file
 from evergrad.io.stored import FORMATS
+from evergrad.models.gguf import TENSORS
 from op_support import SEED
 
 gguf = pytest.importorskip("gguf")
@@ -107,6 +108,34 @@ def test_formats_are_those_of_the_package():
         assert FORMATS[kind][:2] == gguf.GGML_QUANT_SIZES[known]
     for number in (*gguf_file.SCALARS, gguf_file.BOOL, gguf_file.STRING, gguf_file.ARRAY):
         gguf.GGUFValueType(number)
+    others = gguf_file.UNSUPPORTED
+    for known in gguf.GGMLQuantizationType:
+        assert (
+            known in gguf_file.KINDS or known not in others or others[known].upper() == known.name
+        )
+
+
+def test_types_that_are_known_but_not_supported_are_named(tmp_path):
+    path = write(tmp_path / "a.gguf", {"w": (np.zeros((2, 17), np.uint8), "mxfp4")})
+    with pytest.raises(ValueError, match=r"a\.gguf: the tensor 'w' is of the type MXFP4") as caught:
+        io.read_gguf(path)
+    assert not isinstance(caught.value, io.CorruptFileError)
+    assert "expected one of F32, F16, Q4_0" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
+def test_some_rows_of_matrices_and_vectors(tmp_path, kind):
+    values = np.random.default_rng(SEED).standard_normal((4, 64), np.float32)
+    known = gguf.GGMLQuantizationType[kind.upper()]
+    tensors = {
+        "matrix": (gguf.quants.quantize(values, known), kind),
+        "vector": (gguf.quants.quantize(values[:1], known)[0], kind),
+    }
+    found = io.read_gguf(write(tmp_path / "a.gguf", tensors)).tensors
+    for tensor, rows in ((found["matrix"], [3, 0]), (found["vector"], [63, 0, 40])):
+        some = tensor.take_rows(np.array(rows))
+        assert some.shape == (len(rows), *tensor.shape[1:])
+        np.testing.assert_array_equal(some.numpy(), tensor.numpy()[rows])
 
 
 # Files made by hand, a field at a time, so that each can lie.
@@ -180,7 +209,7 @@ BROKEN = {
     "tensor twice": (file(*[info(b"w", (8,), 0, 0)] * 2, tensors=2, data=32), "'w' occurs twice"),
     "dimensions": (file(info(b"w", (1,) * 5, 0, 0), tensors=1, data=32), "5 dimensions"),
     "dimension of 0": (file(info(b"w", (8, 0), 0, 0), tensors=1, data=32), "is empty"),
-    "type of a tensor": (file(info(b"w", (32,), 99, 0), tensors=1, data=32), "type 99"),
+    "type of a tensor": (file(info(b"w", (32,), 99, 0), tensors=1, data=32), "unknown type 99"),
     "unaligned": (file(info(b"w", (1,), 0, 4), tensors=1, data=64), "no multiple of 32"),
     "offset": (file(info(b"w", (8,), 0, 2**40), tensors=1, data=32), "truncated: the tensor 'w'"),
     "overflowing offset": (
@@ -286,11 +315,14 @@ def test_a_llama(tmp_path, tied):
         ({"llama__attention__head_count": 0}, "positive number, is 0"),
         ({"llama__vocab_size": 41}, "vocab_size=41"),
         ({"llama__rope__dimension_count": 4}, "dimension_count=4"),
-        ({"llama__expert_count": 4}, "mixtures of experts"),
+        ({"llama__expert_count": 4}, r"expert_count=4 is not supported, only 0"),
         ({"llama__rope__scaling__type": "longrope"}, "longrope"),
         ({"llama__rope__freq_base": float("nan")}, "freq_base must be a positive number"),
         ({"extra.weight": np.ones(2, np.float32)}, "unknown: 'extra.weight'"),
         ({"blk.0.attn_q.weight": np.ones((31, 32), np.float32)}, "not 4 even heads"),
+        ({"blk.0.attn_q.weight": np.float32(1)}, "not 4 even heads"),
+        ({"blk.0.attn_q.bias": np.ones(31, np.float32)}, "not 4 even heads"),
+        ({"blk.0.attn_v.bias": np.ones(8, np.float32)}, "shape of"),
         ({"blk.0.attn_v.weight": np.ones((16, 31), np.float32)}, "shape of"),
         ({"token_embd.weight": np.ones(32, np.float32)}, "'token_embd.weight' is missing"),
         ({"rope_freqs.weight": np.full(4, 3, np.float32)}, "not those of Llama 3"),
@@ -323,3 +355,203 @@ def test_other_architectures_are_refused_by_name(tmp_path):
     path.write_bytes(file(pair(b"general.architecture", 8, string(b"mamba")), pairs=1))
     with pytest.raises(ValueError, match=r"a\.gguf: the architecture 'mamba' is not supported"):
         models.from_pretrained(path)
+
+
+# Keys that change the numbers.
+
+SCALING = "llama__rope__scaling__"
+YARN = {SCALING + "type": "yarn", SCALING + "factor": 4.0, SCALING + "original_context_length": 12}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "only"),
+    [
+        ("attention__causal", False, 1),
+        ("attention__clamp_kqv", 8.0, 0),
+        ("attention__max_alibi_bias", 8.0, 0),
+        ("attention__scale", 0.5, "0 or 0.353553"),
+        ("attention__sliding_window", 47, 0),
+        ("attn_logit_softcapping", 50.0, 0),
+        ("embedding_scale", 12.0, "0 or 1"),
+        ("expert_used_count", 2, 0),
+        ("final_logit_softcapping", 30.0, 0),
+        ("logit_scale", float("nan"), "0 or 1"),
+        ("logit_scale", "1", "0 or 1"),
+        ("residual_scale", 0.25, "0 or 1"),
+        ("rope__scaling__yarn_attn_factor", 0.5, 1),
+        ("rope__scaling__yarn_ext_factor", 1.0, "-1 or 0"),
+        ("rope__scaling__yarn_log_multiplier", 0.125, 0),
+        ("use_parallel_residual", True, 0),
+    ],
+)
+def test_keys_that_change_the_numbers_are_refused(tmp_path, key, value, only):
+    name = f"llama.{key.replace('__', '.')}"
+    path = llama_file(tmp_path / "a.gguf", **{f"llama__{key}": value})
+    with pytest.raises(ValueError, match=rf"a\.gguf: {name}='?{value}'? .* only {only}$"):
+        models.from_pretrained(path)
+
+
+@pytest.mark.parametrize("key", ["altup__num_inputs", "rope__scaling__alpha", "new__in__2030"])
+def test_unknown_keys_are_refused(tmp_path, key):
+    path = llama_file(tmp_path / "a.gguf", **{f"llama__{key}": 2})
+    name = key.replace("__", ".")
+    with pytest.raises(ValueError, match=rf"a\.gguf: llama\.{name}=2 is not supported$"):
+        models.from_pretrained(path)
+
+
+def test_keys_that_change_nothing_are_taken(tmp_path):
+    plain = models.from_pretrained(llama_file(tmp_path / "a.gguf"))
+    neutral = {
+        "attention__causal": True,
+        "attention__clamp_kqv": 0.0,
+        "attention__scale": 8**-0.5,
+        "attention__sliding_window": 48,
+        "embedding_scale": 1.0,
+        "expert_count": 0,
+        "expert_used_count": 0,
+        "logit_scale": 0.0,
+        "pooling_type": 1,
+        "rope__dimension_count": 8,
+        "rope__scaling__attn_factor": 1.0,
+        "rope__scaling__finetuned": True,
+        "rope__scaling__type": "none",
+        "rope__scaling__factor": 8.0,  # of none
+        "rope__scaling__yarn_beta_fast": 16.0,
+        "rope__scaling__yarn_ext_factor": -1.0,
+        "tensor_data_layout": "Meta AI original pth",
+        "use_parallel_residual": False,
+    }
+    changes = {f"llama__{key}": value for key, value in neutral.items()}
+    others = {"general__file_type": 7, "quantize__imatrix__file": "a", "llamas__logit_scale": 2.0}
+    model = models.from_pretrained(llama_file(tmp_path / "b.gguf", **changes, **others))
+    assert model.config == plain.config
+    np.testing.assert_array_equal(model.logits(np.arange(9)), plain.logits(np.arange(9)))
+
+
+@pytest.mark.parametrize(
+    "keys", [{"scale_linear": 4.0}, {"scaling__factor": 4.0}, {"scaling__type": "linear"}]
+)
+def test_linear_is_what_a_factor_alone_means(tmp_path, keys):
+    # As for llama.cpp, of which the old key is.
+    keys = {"scale_linear": 4.0, **keys} if "scaling__type" in keys else keys
+    changes = {f"llama__rope__{key}": value for key, value in keys.items()}
+    model = models.from_pretrained(llama_file(tmp_path / "a.gguf", **changes))
+    assert model.config.rope_scaling == {"rope_type": "linear", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({SCALING + "attn_factor": 0.5}, "attn_factor=0.5 is only supported with YaRN"),
+        (YARN | {SCALING + "yarn_ext_factor": 0.0}, "yarn_ext_factor=0.0 .* only -1 or 1"),
+        (YARN | {SCALING + "yarn_beta_fast": "x"}, "yarn_beta_fast must be a positive number"),
+        (YARN | {"rope_freqs.weight": np.ones(4, np.float32)}, "'rope_freqs.weight' beside"),
+    ],
+)
+def test_ways_to_stretch_that_are_refused(tmp_path, changes, problem):
+    path = llama_file(tmp_path / "a.gguf", **changes)
+    with pytest.raises(ValueError, match=rf"a\.gguf: .*{problem}"):
+        models.from_pretrained(path)
+
+
+# The same model in transformers.
+
+
+def hugging_face(
+    path: Path, left_out: tuple[str, ...] = (), keys: Any = (), **settings: Any
+) -> Any:
+    """transformers' Llama with random biases, also written as GGUF; biases left out are 0 there."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=48,
+        rms_norm_eps=1e-5,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
+        **settings,
+    )
+    torch.manual_seed(SEED)
+    model = transformers.LlamaForCausalLM(config).eval()
+    names = {theirs: ours for ours, theirs in TENSORS.items()}
+    tensors: dict[str, Any] = {}
+    for name, parameter in model.named_parameters():
+        words = name.split(".")
+        number = next((word for word in words if word.isdigit()), "")
+        stem = ".".join("{}" if word == number else word for word in words[:-1])
+        ours = f"{names[stem].format(number)}.{words[-1]}"
+        with torch.no_grad():
+            if words[-1] == "bias":
+                parameter.normal_()
+                if ours in left_out:
+                    parameter.zero_()
+                    continue
+        values = parameter.detach().numpy()
+        if words[-2] in ("q_proj", "k_proj"):  # neighbours there, halves here
+            heads = 4 if words[-2] == "q_proj" else 2
+            halves = values.reshape(heads, 2, 4, *values.shape[1:])
+            values = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
+        tensors[ours] = values
+    metadata = {f"llama__{name}": value for name, value in SIZES.items()}
+    metadata["llama__attention__layer_norm_rms_epsilon"] = 1e-5
+    write(path, tensors, **metadata, **dict(keys))
+
+    def logits(ids: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return np.asarray(model(torch.from_numpy(ids)[None]).logits[0])
+
+    return logits
+
+
+IDS = np.random.default_rng(SEED).integers(0, 40, 30)
+
+
+@pytest.mark.parametrize(
+    ("biased", "left_out"),
+    [
+        (("attention_bias",), ()),
+        (("attention_bias", "mlp_bias"), ()),
+        (("attention_bias",), ("blk.0.attn_output.bias", "blk.1.attn_output.bias")),  # as Qwen's
+        (("attention_bias",), ("blk.0.attn_q.bias", "blk.0.attn_k.bias", "blk.1.attn_v.bias")),
+        (("mlp_bias",), ("blk.0.ffn_up.bias", "blk.1.ffn_gate.bias")),
+    ],
+)
+def test_biases_are_those_of_transformers(tmp_path, biased, left_out):
+    path = tmp_path / "a.gguf"
+    logits = hugging_face(path, left_out, **dict.fromkeys(biased, True))
+    model = models.from_pretrained(path)
+    assert model.config.attention_bias == ("attention_bias" in biased)
+    assert model.config.mlp_bias == ("mlp_bias" in biased)
+    np.testing.assert_allclose(model.logits(IDS), logits(IDS), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "settings"),
+    [
+        ({}, {}),
+        ({"yarn_beta_fast": 2.0, "yarn_beta_slow": 0.125}, {"beta_fast": 2, "beta_slow": 0.125}),
+        # llama.cpp multiplies YaRN's own factor, in place of which Hugging Face takes the other.
+        ({"attn_factor": 0.5}, {"attention_factor": 0.5 * (0.1 * np.log(4.0) + 1)}),
+    ],
+)
+def test_yarn_is_that_of_transformers(tmp_path, keys, settings):
+    path = tmp_path / "a.gguf"
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12, **settings}
+    logits = hugging_face(
+        path,
+        keys={**YARN, **{SCALING + key: value for key, value in keys.items()}},
+        rope_parameters={"rope_theta": 10000.0, **rope},
+    )
+    model = models.from_pretrained(path)
+    np.testing.assert_allclose(model.logits(IDS), logits(IDS), atol=1e-4)
+
+
+def test_the_context_of_yarn_is_by_default_the_model_s(tmp_path):
+    keys = {key: value for key, value in YARN.items() if "original" not in key}
+    model = models.from_pretrained(llama_file(tmp_path / "a.gguf", **keys))
+    assert model.config.rope_scaling["original_max_position_embeddings"] == 48

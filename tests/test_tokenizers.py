@@ -20,6 +20,7 @@ pytest.importorskip("tokenizers")
 
 import tokenizers
 
+from evergrad.io import CorruptFileError
 from evergrad.text import Tokenizer
 
 SPECIAL = "a <|im_start|>user\nHi<|im_end|> [SEP] <|endoftext|>!"
@@ -170,6 +171,8 @@ def test_smollm_special_tokens(smollm, smollm_oracle):
     assert smollm.ends == {end, text_end}
     assert smollm.vocab_size == len(smollm_oracle)
     assert not smollm.add_bos
+    assert smollm.prompt("a").tolist() == smollm.encode("a").tolist()
+    assert smollm.prompt("").tolist() == [text_end], "bos begins a turn of a conversation"
     assert smollm.encode(SPECIAL, parse_special=True).tolist() == smollm_oracle.encode(
         SPECIAL, add_special_tokens=False
     )
@@ -240,7 +243,8 @@ def test_own_tokenizers_reload_from_folders(tmp_path):
     assert own.add_bos
     own.save_folder(tmp_path)
     again = Tokenizer.from_folder(tmp_path)
-    (tmp_path / "tokenizer_config.json").unlink()
+    for name in ("tokenizer_config.json", "generation_config.json"):
+        (tmp_path / name).unlink()
     bare = Tokenizer.from_folder(tmp_path)
     for each in (again, bare):
         assert (each.eot, each.bos, each.eos, each.add_bos) == (0, 0, 0, True)
@@ -280,6 +284,132 @@ def test_settings_beside_the_tokenizer(tmp_path):
         Tokenizer.from_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         Tokenizer.from_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "roles", "begin"),
+    [
+        (["<|endoftext|>"], {"bos": 0, "eos": 0}, 0),  # GPT-2's
+        (["<s>", "</s>"], {"bos": 0, "eos": 1, "add_bos_token": True}, 0),  # Llama's
+        (["<s>", "</s>"], {"bos": 0, "eos": 1, "add_bos_token": False}, 0),
+        (["</s>"], {"eos": 0}, 0),
+        (["<s>", "</s>", "<|endoftext|>"], {"bos": 0, "eos": 1, "add_bos_token": True}, 0),
+        (["<s>", "</s>", "<|endoftext|>"], {"bos": 0, "eos": 1, "add_bos_token": False}, 2),
+        (["<|im_end|>", "<|endoftext|>"], {"eos": 0}, 1),  # Qwen2's
+    ],
+)
+def test_an_empty_prompt_begins_as_documents_do(tokens, roles, begin):
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    metadata = byte_level_metadata(inner, "gpt-2")
+    size = len(metadata["tokenizer.ggml.tokens"])
+    metadata["tokenizer.ggml.tokens"] += tokens
+    metadata["tokenizer.ggml.token_type"] = [1] * size + [3] * len(tokens)
+    for name, value in roles.items():
+        key = name if name.startswith("add") else f"{name}_token_id"
+        metadata[f"tokenizer.ggml.{key}"] = value if name.startswith("add") else size + value
+    ours = Tokenizer.from_gguf(metadata)
+    assert ours.prompt("").tolist() == [size + begin]
+    first = [size + begin] if ours.add_bos else []
+    assert ours.prompt("a").tolist() == [*first, *ours.encode("a")]
+
+
+def test_texts_are_any_iterable_but_a_string(minilm):
+    lines = LINES[:20]
+    assert lists(minilm.encode_many(iter(lines))) == lists(minilm.encode_many(lines))
+    assert minilm.encode_many(iter([])) == []
+    with pytest.raises(TypeError, match="a text must be str, got int at 1"):
+        minilm.encode_many(each for each in ("a", 1))
+    with pytest.raises(TypeError, match="an iterable of texts, got one string"):
+        minilm.encode_many("ab")
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "problem"),
+    [
+        ("generation_config", {"eos_token_id": "x"}, "an integer or a list of them, is 'x'"),
+        ("generation_config", {"eos_token_id": [0, "x"]}, r"list of them, is \[0, 'x'\]"),
+        ("generation_config", {"pad_token_id": 1.5}, "list of them, is 1.5"),
+        ("config", {"bos_token_id": True}, "list of them, is True"),
+        ("config", {"bos_token_id": {"id": 1}}, "list of them, is {'id': 1}"),
+        ("special_tokens_map", {"eos_token": 5}, "a token, is 5"),
+        ("tokenizer_config", {"eos_token": {"text": "a"}}, "a token, is {'text': 'a'}"),
+        ("tokenizer_config", {"add_bos_token": "no"}, "true or false, is 'no'"),
+        ("tokenizer_config", {"chat_template": 5}, "a text, or a list"),
+        ("tokenizer_config", {"chat_template": [{"name": "default"}]}, "a text, or a list"),
+        ("tokenizer_config", {"chat_template": ["a"]}, "a text, or a list"),
+        (
+            "tokenizer_config",
+            {"chat_template": [{"name": "default", "template": 5}]},
+            "a text, or a list",
+        ),
+    ],
+)
+def test_settings_of_wrong_types_are_named(tmp_path, file, settings, problem):
+    Tokenizer.train(["text"], vocab_size=257).save(tmp_path / "tokenizer.json")
+    (tmp_path / f"{file}.json").write_text(json.dumps(settings))
+    (name,) = settings
+    with pytest.raises(CorruptFileError, match=rf"{file}\.json: {name} must be .*{problem}"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_ids_that_no_vocabulary_has_are_none(tmp_path):
+    Tokenizer.train(["text"], vocab_size=257).save(tmp_path / "tokenizer.json")
+    settings = {"pad_token_id": -1, "eos_token_id": [2**40, 0], "bos_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    told = Tokenizer.from_folder(tmp_path)
+    assert (told.pad, told.eos, told.ends) == (None, 0, {0})
+
+
+@pytest.mark.parametrize("eos", [300, None])
+def test_every_end_is_saved(tmp_path, eos):
+    transformers = pytest.importorskip("transformers")
+    inner = Tokenizer.train(LINES, vocab_size=400)._inner
+    special = {} if eos is None else {"eos_token": inner.id_to_token(eos)}
+    ours = Tokenizer(inner, special, ends=[302, 301])
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.5, "bos_token_id": 7}')
+    ours.save_folder(tmp_path)
+    again = Tokenizer.from_folder(tmp_path)
+    assert again.ends == ours.ends == {0, 301, 302} | ({eos} - {None})
+    config = transformers.GenerationConfig.from_pretrained(tmp_path)
+    assert set(config.eos_token_id) == ours.ends
+    assert (config.bos_token_id, config.temperature) == (None, 0.5)
+    if eos is not None:
+        assert again.eos == config.eos_token_id[0] == eos
+
+
+def test_saved_ids_are_those_of_transformers(smollm, minilm, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for ours in (smollm, minilm, Tokenizer.train(["text"], vocab_size=257)):
+        folder = tmp_path / str(ours.vocab_size)
+        ours.save_folder(folder)
+        config = transformers.GenerationConfig.from_pretrained(folder)
+        assert (config.bos_token_id, config.pad_token_id) == (ours.bos, ours.pad)
+        given = config.eos_token_id
+        ends = given if isinstance(given, list) else [] if given is None else [given]
+        assert set(ends) == ours.ends
+        assert ends[:1] == ([] if ours.eos is None else [ours.eos])
+
+
+def test_ends_without_an_eos_keep_it_so(tmp_path):
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    inner.add_special_tokens(["<|im_end|>"])
+    ours = Tokenizer(inner, {})
+    assert (ours.eos, len(ours.ends)) == (None, 1)
+    ours.save_folder(tmp_path)
+    again = Tokenizer.from_folder(tmp_path)
+    assert (again.eos, again.ends) == (None, ours.ends)
+
+
+def test_older_vocabularies_are_named_with_the_remedy(minilm_folder, minilm, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for name in ("vocab.txt", "config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((minilm_folder / name).read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"found vocab\.txt; to make one: ") as caught:
+        Tokenizer.from_folder(tmp_path)
+    remedy = str(caught.value).partition("to make one: ")[2]
+    eval(remedy, {"transformers": transformers})
+    made = Tokenizer.from_folder(tmp_path)
+    assert lists(made.encode_many(LINES[:50])) == lists(minilm.encode_many(LINES[:50]))
 
 
 # Vocabularies of other families, through a GGUF's metadata

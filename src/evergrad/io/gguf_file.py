@@ -52,6 +52,26 @@ KINDS = {
     30: "bf16",
 }
 
+#: Types that ggml knows, and `FORMATS` does not. The numbers between went out of use.
+UNSUPPORTED = {
+    9: "q8_1",
+    15: "q8_k",
+    16: "iq2_xxs",
+    17: "iq2_xs",
+    18: "iq3_xxs",
+    19: "iq1_s",
+    20: "iq4_nl",
+    21: "iq3_s",
+    22: "iq2_s",
+    23: "iq4_xs",
+    29: "iq1_m",
+    34: "tq1_0",
+    35: "tq2_0",
+    39: "mxfp4",
+    40: "nvfp4",
+    41: "q1_0",
+}
+
 #: No key or name is longer; ggml itself stops at 64 bytes for tensors.
 LONGEST_NAME = 65535
 #: Bytes that the shortest entry of each table takes: a bound on how many there can be.
@@ -86,6 +106,8 @@ def read_gguf(path: str | os.PathLike[str]) -> GGUF:
         If there is no such file.
     CorruptFileError
         If it is truncated, no GGUF file, or says what cannot be true; the message says where.
+    ValueError
+        If a tensor is of another kind; the message names both.
 
     Examples
     --------
@@ -158,8 +180,14 @@ def _info(cursor: _Cursor, name: str) -> tuple[str, tuple[int, ...], int]:
     shape = tuple(cursor.scalar("Q", f"the shape of {name!r}") for _ in range(dimensions))[::-1]
     number = cursor.scalar("I", f"the type of {name!r}")
     offset = cursor.scalar("Q", f"the offset of {name!r}")
+    expected = f"expected one of {', '.join(KINDS.values()).upper()}"
+    if number in UNSUPPORTED:
+        raise ValueError(
+            f"{cursor.path}: the tensor {name!r} is of the type {UNSUPPORTED[number].upper()},"
+            f" which is not supported, {expected}"
+        )
     if number not in KINDS:
-        raise cursor.error(f"the tensor {name!r} is of the unknown or unsupported type {number}")
+        raise cursor.error(f"the tensor {name!r} is of the unknown type {number}, {expected}")
     if 0 in shape:
         raise cursor.error(f"the tensor {name!r} is empty: its shape is {shape}")
     kind = KINDS[number]

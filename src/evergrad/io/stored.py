@@ -130,8 +130,18 @@ class StoredTensor:
         return np.array(array, dtype, copy=copy)
 
     def take_rows(self, rows: npt.NDArray[Any]) -> StoredTensor:
-        """Return the chosen rows of a matrix, as they are stored: rows are independent."""
-        return StoredTensor(self.kind, (len(rows), *self.shape[1:]), self.data[rows])
+        """Return the chosen rows of a matrix, or numbers of a vector.
+
+        Rows stay as they are stored, since they are independent. Of a vector in blocks, whose
+        numbers are not, float32 is made.
+        """
+        if len(self.shape) != 1:
+            return StoredTensor(self.kind, (len(rows), *self.shape[1:]), self.data[rows])
+        form, kind, data = FORMATS[self.kind], self.kind, self.data
+        if form.block > 1:
+            form, kind, data = FORMATS["f32"], "f32", self.numpy().view(np.uint8)
+        data = data.reshape(-1, form.size)[rows]
+        return StoredTensor(kind, (len(rows),), data.reshape(1, -1))
 
     @classmethod
     def within(

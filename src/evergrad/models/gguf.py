@@ -35,6 +35,41 @@ TENSORS = {
 #: One factor per frequency, by which the angles are divided: how Llama 3 stretches its context.
 ROPE_FACTORS = "rope_freqs.weight"
 
+#: Maps that have a bias all together or not at all, by the setting that says so.
+BIASES = {
+    "attention_bias": ("attn_q", "attn_k", "attn_v", "attn_output"),
+    "mlp_bias": ("ffn_gate", "ffn_up", "ffn_down"),
+}
+
+#: Keys that tell of the file's making, or of what a Llama has not.
+INFORMATION = {
+    "attention.layer_norm_epsilon",
+    "pooling_type",
+    "rope.scaling.finetuned",
+    "tensor_data_layout",
+}
+
+#: Keys of models that are nearly Llamas, and the values that make them Llamas.
+NEUTRAL: dict[str, tuple[float, ...]] = {
+    "attention.causal": (1,),
+    "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,),
+    "attention.sliding_window": (0,),
+    "attn_logit_softcapping": (0,),
+    "embedding_scale": (0, 1),
+    "expert_count": (0,),
+    "expert_shared_count": (0,),
+    "expert_used_count": (0,),
+    "final_logit_softcapping": (0,),
+    "leading_dense_block_count": (0,),
+    "logit_scale": (0, 1),
+    "nextn_predict_layers": (0,),
+    "residual_scale": (0, 1),
+    "rope.scaling.yarn_attn_factor": (1,),
+    "rope.scaling.yarn_log_multiplier": (0,),
+    "use_parallel_residual": (0,),
+}
+
 SPECIAL_TOKENS = {
     "bos_token_id": "tokenizer.ggml.bos_token_id",
     "eos_token_id": "tokenizer.ggml.eos_token_id",
@@ -60,8 +95,8 @@ def read_gguf(file: io.GGUF) -> tuple[dict[str, Any], dict[str, io.StoredTensor]
     Raises
     ------
     ValueError
-        When the architecture is not a Llama, a number is missing or impossible, or a tensor has
-        no place.
+        When the architecture is not a Llama, a number is missing or impossible, a key asks for
+        what a Llama does not do, or a tensor has no place.
     """
     architecture = file.metadata.get("general.architecture")
     if architecture != Llama.model_type:
@@ -86,10 +121,11 @@ def llama_settings(file: io.GGUF) -> dict[str, Any]:
     ):
         if (got := keys.count(name, default)) != expected:
             raise ValueError(f"llama.{name}={got} is not supported, only {expected}")
-    if file.metadata.get("llama.expert_count", 0) != 0:
-        raise ValueError("mixtures of experts (llama.expert_count) are not supported")
     theta = keys.number("rope.freq_base", 10000.0)
-    return {
+    biased = {
+        name.removesuffix(".bias").rpartition(".")[2] for name in tensors if name.endswith(".bias")
+    }
+    settings = {
         "model_type": Llama.model_type,
         "vocab_size": vocabulary,
         "max_position_embeddings": keys.count("context_length"),
@@ -102,8 +138,7 @@ def llama_settings(file: io.GGUF) -> dict[str, Any]:
         "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon"),
         "rope_theta": theta,
         "rope_scaling": _rope_scaling(file, keys, theta, head_dim),
-        "attention_bias": "blk.0.attn_q.bias" in tensors,
-        "mlp_bias": "blk.0.ffn_up.bias" in tensors,
+        **{name: not biased.isdisjoint(maps) for name, maps in BIASES.items()},
         "tie_word_embeddings": "output.weight" not in tensors,
         **{
             name: int(file.metadata[key])
@@ -111,6 +146,29 @@ def llama_settings(file: io.GGUF) -> dict[str, Any]:
             if type(file.metadata.get(key)) is int
         },
     }
+    _check_others(keys, settings)
+    return settings
+
+
+def _check_others(keys: _Keys, settings: Mapping[str, Any]) -> None:
+    """Refuse keys that nobody reads, unless they change nothing."""
+    yarn = keys.get("rope.scaling.type") == "yarn"
+    neutral = NEUTRAL | {
+        "attention.scale": (0, settings["head_dim"] ** -0.5),
+        "rope.scaling.yarn_ext_factor": (-1, int(yarn)),  # -1: whatever is usual
+    }
+    context = settings["max_position_embeddings"]
+    for name in keys.unread():
+        value, allowed = keys.get(name), neutral.get(name, ())
+        if not isinstance(value, (bool, int, float)):
+            fits = False
+        elif name == "attention.sliding_window" and value >= context:
+            fits = True  # no token looks back beyond the context
+        else:  # float32 in the file
+            fits = any(math.isclose(value, each, rel_tol=1e-6) for each in allowed)
+        if not fits:
+            only = f", only {' or '.join(f'{each:g}' for each in allowed)}" if allowed else ""
+            raise ValueError(f"{keys.prefix}{name}={value!r:.80} is not supported{only}")
 
 
 def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.StoredTensor]:
@@ -128,6 +186,15 @@ def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.St
         if part in heads:
             tensor = _halves(theirs, tensor, heads[part])
         found[name] = tensor
+    # A bias of 0 where others have one: Hugging Face's Llamas have all of them or none.
+    for setting, maps in BIASES.items():
+        parts = [TENSORS[f"blk.{{}}.{each}"].rpartition(".")[2] for each in maps]
+        for name in list(found) if settings[setting] else ():
+            stem, _, last = name.rpartition(".")
+            if last == "weight" and stem.rpartition(".")[2] in parts:
+                size = math.prod(found[name].shape[:1])
+                zeros = io.StoredTensor("f32", (size,), np.zeros((1, 4 * size), np.uint8))
+                found.setdefault(f"{stem}.bias", zeros)
     return found
 
 
@@ -145,28 +212,44 @@ def _halves(name: str, tensor: io.StoredTensor, heads: int) -> io.StoredTensor:
 
     Row 2 i + h of a head there is row i + h d/2 here, where halves turn: (0, d/2), (1, d/2 + 1) ...
     """
-    if tensor.shape[0] % (2 * heads):
-        raise ValueError(f"the rows of {name!r}, {tensor.shape[0]}, are not {heads} even heads")
-    rows = np.arange(tensor.shape[0]).reshape(heads, -1, 2)
+    size = math.prod(tensor.shape[:1])
+    if size % (2 * heads) or not tensor.shape:
+        raise ValueError(f"the rows of {name!r}, {size}, are not {heads} even heads")
+    rows = np.arange(size).reshape(heads, -1, 2)
     return tensor.take_rows(rows.swapaxes(1, 2).reshape(-1))
 
 
 def _rope_scaling(file: io.GGUF, keys: _Keys, theta: float, head_dim: int) -> dict[str, Any] | None:
     """How the context was stretched, in Hugging Face's words."""
-    if ROPE_FACTORS in file.tensors:
-        return _llama3(file.tensors[ROPE_FACTORS].numpy().astype(np.float64), theta, head_dim)
-    kind = file.metadata.get("llama.rope.scaling.type", "none")
-    if kind == "none":
-        # The key of old files: 1 there means that nothing is stretched.
-        factor = keys.number("rope.scale_linear", 1.0)
-        return None if factor == 1 else {"rope_type": "linear", "factor": factor}
-    if kind not in ("linear", "yarn"):
-        raise ValueError(f"llama.rope.scaling.type={kind!r} is not supported")
-    scaling = {"rope_type": kind, "factor": keys.number("rope.scaling.factor")}
+    kind = keys.get("rope.scaling.type", "linear")
+    if not isinstance(kind, str) or kind not in ("none", "linear", "yarn"):
+        raise ValueError(f"llama.rope.scaling.type={kind!r:.80} is not supported")
+    # Old files have the second key instead of the first.
+    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
+    attention = keys.number("rope.scaling.attn_factor", 1.0)
+    yarn = {
+        "original_max_position_embeddings": keys.count(
+            "rope.scaling.original_context_length", keys.count("context_length")
+        ),
+        "beta_fast": keys.number("rope.scaling.yarn_beta_fast", 32.0),
+        "beta_slow": keys.number("rope.scaling.yarn_beta_slow", 1.0),
+    }
+    scaling: dict[str, Any] | None = None
     if kind == "yarn":
-        length = keys.count("rope.scaling.original_context_length")
-        scaling["original_max_position_embeddings"] = length
-    return scaling
+        scaling = {"rope_type": kind, "factor": factor, **yarn}
+        if attention != 1:  # a multiple of YaRN's own there, the whole here
+            scaling["attention_factor"] = attention * (0.1 * max(math.log(factor), 0.0) + 1)
+    elif attention != 1:
+        raise ValueError(f"llama.rope.scaling.attn_factor={attention} is only supported with YaRN")
+    elif kind == "linear" and factor != 1:
+        scaling = {"rope_type": kind, "factor": factor}
+    if ROPE_FACTORS not in file.tensors:
+        return scaling
+    if scaling is not None:
+        raise ValueError(
+            f"{ROPE_FACTORS!r} beside llama.rope.scaling.type={kind!r}, factor={factor}"
+        )
+    return _llama3(file.tensors[ROPE_FACTORS].numpy().astype(np.float64), theta, head_dim)
 
 
 def _llama3(factors: Any, theta: float, head_dim: int) -> dict[str, Any]:
@@ -192,22 +275,34 @@ class _Keys:
 
     def __init__(self, metadata: Mapping[str, Any], prefix: str) -> None:
         self.metadata, self.prefix = metadata, prefix
+        self._read: set[str] = set()
 
     def count(self, name: str, default: int | None = None) -> int:
-        value = self._get(name, default)
+        value = self._wanted(name, default)
         if type(value) is not int or not 0 < value < 2**31:
             raise ValueError(f"{self.prefix}{name} must be a positive number, is {value!r:.80}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:
-        value = self._get(name, default)
+        value = self._wanted(name, default)
         if type(value) not in (int, float) or not 0 < value < math.inf:
             raise ValueError(f"{self.prefix}{name} must be a positive number, is {value!r:.80}")
         # Stored as float32: 1e-5 comes as 9.99999974e-06, and its shortest name is 1e-05.
         return float(str(np.float32(value)))
 
-    def _get(self, name: str, default: Any) -> Any:
-        value = self.metadata.get(self.prefix + name, default)
+    def get(self, name: str, default: Any = None) -> Any:
+        self._read.add(name)
+        return self.metadata.get(self.prefix + name, default)
+
+    def unread(self) -> list[str]:
+        """Names that nobody asked for, and that may change something."""
+        names = [
+            key.removeprefix(self.prefix) for key in self.metadata if key.startswith(self.prefix)
+        ]
+        return [name for name in names if name not in self._read | INFORMATION]
+
+    def _wanted(self, name: str, default: Any) -> Any:
+        value = self.get(name, default)
         if value is None:
             raise ValueError(f"the key '{self.prefix}{name}' is missing")
         return value

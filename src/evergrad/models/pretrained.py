@@ -13,7 +13,7 @@ from ..text import Tokenizer
 from .folder import build, load
 from .gguf import read_gguf
 
-__all__ = ["from_pretrained"]
+__all__ = ["from_pretrained", "locate"]
 
 #: How matrices can be held.
 DTYPES = ("float32", *ALIASES, *CODED)
@@ -66,7 +66,7 @@ def from_pretrained(path: str | os.PathLike[str], dtype: str | None = None) -> A
     """
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
-    found = _locate(path)
+    found = locate(path)
     if found.is_dir():
         model = load(found)
         if (found / "tokenizer.json").exists():
@@ -98,7 +98,7 @@ def _weight(tensor: io.StoredTensor) -> Any:
     return tensor
 
 
-def _locate(path: str | os.PathLike[str]) -> Path:
+def locate(path: str | os.PathLike[str]) -> Path:
     """The folder, or the GGUF file."""
     found = Path(path)
     if not found.exists():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import io, models, ops
+from ..models import pretrained
 
 __all__ = ["Embedder"]
 
@@ -39,6 +41,15 @@ class Embedder:
         Whether vectors get length 1, so that their dot products are cosines.
     max_tokens : int, optional
         Longer texts are cut, special tokens included; default, and at most: the model's context.
+    prompts : mapping of str to str, optional
+        Beginnings for texts of one purpose or another, by name: "query", "passage" ...
+    default_prompt_name : str, optional
+        The one that texts get where `encode` is not told another.
+    include_prompt : bool, default True
+        Whether a prompt's tokens count in the mean. False: with "mean" no prompt is taken, since
+        they always count here.
+    lowercase : bool, default False
+        Whether texts are turned to lower case, whatever the tokenizer does.
 
     Raises
     ------
@@ -68,6 +79,10 @@ class Embedder:
         pooling: str = "mean",
         normalize: bool = True,
         max_tokens: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        include_prompt: bool = True,
+        lowercase: bool = False,
     ) -> None:
         if pooling not in ("mean", "cls"):
             raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
@@ -77,25 +92,41 @@ class Embedder:
             raise ValueError(
                 f"max_tokens must lie between 1 and the context of {context}, got {max_tokens}"
             )
+        prompts = dict(prompts or {})
+        if default_prompt_name is not None and default_prompt_name not in prompts:
+            raise ValueError(
+                f"default_prompt_name must be one of the prompts {sorted(prompts)},"
+                f" got {default_prompt_name!r}"
+            )
         model.freeze()
         model.eval()
         self.model, self.tokenizer = model, tokenizer
         self.pooling, self.normalize, self.max_tokens = pooling, normalize, max_tokens
+        self.prompts, self.default_prompt_name = prompts, default_prompt_name
+        self.include_prompt, self.lowercase = include_prompt, lowercase
 
     @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str], **options: Any) -> Embedder:
-        """Load an encoder; pooling, normalisation and length as its folder says.
+    def from_pretrained(
+        cls, path: str | os.PathLike[str], dtype: str | None = None, **options: Any
+    ) -> Embedder:
+        """Load an encoder; pooling, normalisation, length and prompts as its folder says.
 
         Parameters
         ----------
         path : path-like
             What `evergrad.from_pretrained` takes. The files of Sentence-Transformers beside the
             model (modules.json and what it names) are heeded.
+        dtype : str, optional
+            How matrices are held, as for `evergrad.from_pretrained`: "int8", "bf16" ...
         **options
-            `pooling`, `normalize`, `max_tokens`: instead of what the folder says.
+            `pooling`, `normalize` ...: instead of what the folder says.
 
         Raises
         ------
+        FileNotFoundError
+            When there is nothing at `path`, or a file of the folder is missing.
+        io.CorruptFileError
+            When a file cannot be read, or a value in it is of the wrong type.
         ValueError
             When the folder asks for what this class does not do, or has no tokenizer.
 
@@ -106,18 +137,21 @@ class Embedder:
             ...
         FileNotFoundError: no/such/folder: no such file or folder
         """
-        model = models.from_pretrained(path)
+        found = pretrained.locate(path)  # a name on the Hub has such files too
+        settings = _settings(found)
+        model = models.from_pretrained(found, dtype)
         if model.tokenizer is None:
             raise ValueError(f"{path}: has no tokenizer")
-        settings = _settings(Path(path))
         if settings.get("max_tokens") is not None:
             settings["max_tokens"] = min(settings["max_tokens"], model.config.context)
         return cls(model, model.tokenizer, **{**settings, **options})
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         batch_tokens: int = 4096,
         progress: bool | None = None,
     ) -> Vectors:
@@ -125,8 +159,12 @@ class Embedder:
 
         Parameters
         ----------
-        texts : sequence of str
+        texts : iterable of str
             The texts.
+        prompt_name : str, optional
+            Which of `prompts` each text begins with. Default: `default_prompt_name`, if any.
+        prompt : str, optional
+            What each text begins with, instead; "" for nothing.
         batch_tokens : int, default 4096
             About so many tokens are computed at once.
         progress : bool, optional
@@ -142,12 +180,18 @@ class Embedder:
         TypeError
             When `texts` is a single string.
         ValueError
-            When `batch_tokens` is below 1.
+            When `batch_tokens` is below 1, there is no such prompt, or it cannot be left out of the
+            mean.
         """
         if isinstance(texts, str):
-            raise TypeError("texts: expected a sequence of texts, got one string")
+            raise TypeError("texts: expected an iterable of texts, got one string")
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be >= 1, got {batch_tokens}")
+        before = self._prompt(prompt_name, prompt)
+        # What is no text is named by the tokenizer.
+        texts = [before + text if isinstance(text, str) else text for text in texts]
+        if self.lowercase:
+            texts = [text.lower() if isinstance(text, str) else text for text in texts]
         sequences = self.tokenizer.encode_many(
             texts, add_special_tokens=True, max_tokens=self.max_tokens
         )
@@ -158,6 +202,24 @@ class Embedder:
             norms = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors /= np.maximum(norms, np.finfo(np.float32).tiny)
         return vectors
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        """What texts begin with."""
+        if prompt is None:
+            name = self.default_prompt_name if name is None else name
+            if name is not None and name not in self.prompts:
+                raise ValueError(f"prompt_name must be one of {sorted(self.prompts)}, got {name!r}")
+            prompt = "" if name is None else self.prompts[name]
+        elif name is not None:
+            raise ValueError(f"prompt_name={name!r} and prompt={prompt!r}: expected one of them")
+        if not isinstance(prompt, str):
+            raise TypeError(f"prompt must be str, got {type(prompt).__name__}")
+        if prompt and self.pooling == "mean" and not self.include_prompt:
+            raise ValueError(
+                f"the prompt {prompt!r} would count in the mean, but include_prompt is False:"
+                ' take prompt="", or write it into the texts'
+            )
+        return prompt
 
     def _encode(self, sequences: Sequence[npt.NDArray[np.int64]]) -> Vectors:
         cu_seqlens = np.zeros(len(sequences) + 1, np.int64)
@@ -212,24 +274,88 @@ def _bar(texts: int, progress: bool | None) -> Any:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What the files of Sentence-Transformers say of pooling, normalisation and length."""
-    settings: dict[str, Any] = {}
-    if not (folder / "modules.json").is_file():
-        return settings
-    modules: Any = io.read_json(folder / "modules.json")
-    kinds = {str(module["type"]).rpartition(".")[2]: module["path"] for module in modules}
+    """What the files of Sentence-Transformers say, as the arguments of `Embedder`."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return {}
+    modules = io.read_json(path)
+    if not isinstance(modules, list) or not all(map(_is_module, modules)):
+        raise io.CorruptFileError(f"{path}: expected a list of modules, each with type and path")
+    kinds = {module["type"].rpartition(".")[2]: module["path"] for module in modules}
     if unknown := kinds.keys() - {"Transformer", "Pooling", "Normalize"}:
-        raise ValueError(f"{folder / 'modules.json'}: {sorted(unknown)} are not supported")
-    settings["normalize"] = "Normalize" in kinds
+        raise ValueError(f"{path}: {sorted(unknown)} are not supported")
+    settings: dict[str, Any] = {"normalize": "Normalize" in kinds}
     if "Pooling" in kinds:
-        path = folder / kinds["Pooling"] / "config.json"
-        modes = [name for name, value in io.read_json(path).items() if value is True]
-        modes = [name for name in modes if name.startswith("pooling_mode_")]
-        known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-        if len(modes) != 1 or modes[0] not in known:
-            raise ValueError(f"{path}: {modes} is not supported, only one of {sorted(known)}")
-        settings["pooling"] = known[modes[0]]
-    sizes = folder / "sentence_bert_config.json"
-    if sizes.is_file():
-        settings["max_tokens"] = io.read_json(sizes).get("max_seq_length")
+        settings |= _pooling(_File(folder / kinds["Pooling"] / "config.json"))
+    settings |= _prompts(_File(folder / "config_sentence_transformers.json", optional=True))
+    sizes = _File(folder / "sentence_bert_config.json", optional=True)
+    settings["lowercase"] = sizes.get("do_lower_case", bool, "true or false") or False
+    tokenizer = _File(folder / "tokenizer_config.json", optional=True)
+    length = _length(sizes, "max_seq_length")
+    settings["max_tokens"] = length or _length(tokenizer, "model_max_length")
     return settings
+
+
+def _length(file: _File, name: str) -> int | None:
+    value = file.values.get(name)
+    if value is None:
+        return None
+    # Some files have 1e30 where there is no limit.
+    if type(value) not in (int, float) or not 1 <= value < math.inf or value != int(value):
+        raise file.error(name, "a positive integer")
+    return int(value)
+
+
+def _is_module(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(type(entry.get(k)) is str for k in ("type", "path"))
+
+
+def _pooling(file: _File) -> dict[str, Any]:
+    known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+    names = [name for name in file.values if name.startswith("pooling_mode_")]
+    modes = [name for name in names if file.get(name, bool, "true or false")]
+    # Instead of those, newer files may have the mode's own name.
+    mode = file.get("pooling_mode", str, "the name of a mode")
+    if mode is None and len(modes) == 1:
+        mode = known.get(modes[0])
+    if mode not in known.values():
+        given = file.values.get("pooling_mode", modes)
+        raise ValueError(f"{file.path}: {given} is not supported, only one of {sorted(known)}")
+    include = file.get("include_prompt", bool, "true or false")
+    return {"pooling": mode, "include_prompt": include is not False}
+
+
+def _prompts(file: _File) -> dict[str, Any]:
+    prompts = file.get("prompts", dict, "an object of texts") or {}
+    if not all(isinstance(text, str | None) for text in prompts.values()):
+        raise file.error("prompts", "an object of texts")
+    name = file.get("default_prompt_name", str, "the name of a prompt")
+    if name is not None and name not in prompts:
+        raise file.error("default_prompt_name", f"one of {sorted(prompts)}")
+    return {
+        "prompts": {each: text or "" for each, text in prompts.items()},
+        "default_prompt_name": name,
+    }
+
+
+class _File:
+    """An object in a JSON file, whose values are checked when they are asked for."""
+
+    def __init__(self, path: Path, optional: bool = False) -> None:
+        self.path = path
+        self.values: Any = {} if optional and not path.is_file() else io.read_json(path)
+        if not isinstance(self.values, dict):
+            raise io.CorruptFileError(
+                f"{path}: expected an object, got {type(self.values).__name__}"
+            )
+
+    def get(self, name: str, kind: type, expected: str) -> Any:
+        """A value of the type, or None."""
+        value = self.values.get(name)
+        if value is not None and type(value) is not kind:
+            raise self.error(name, expected)
+        return value
+
+    def error(self, name: str, expected: str) -> io.CorruptFileError:
+        value = self.values[name]
+        return io.CorruptFileError(f"{self.path}: {name} must be {expected}, is {value!r:.80}")

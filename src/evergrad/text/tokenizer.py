@@ -93,12 +93,17 @@ class Tokenizer:
         added = {token.content for token in inner.get_added_tokens_decoder().values()}
         named = [known.get(name) for name in ("eot_token", "eom_token")]
         marks = [token for token in (*_ENDS, *named) if token in added]
-        given = [*ends, self.eos, self.eot, *map(inner.token_to_id, marks)]
-        self.ends: frozenset[int] = frozenset(int(token) for token in given if token is not None)
+        named_ends = [self.eos, self.eot, *map(inner.token_to_id, marks)]
+        self._named_ends = frozenset(token for token in named_ends if token is not None)
+        self.ends: frozenset[int] = self._named_ends.union(map(int, ends))
         if add_bos is None:
             found = inner.encode("", add_special_tokens=True).ids
             add_bos = self.bos is not None and found[:1] == [self.bos]
         self.add_bos: bool = add_bos and self.bos is not None
+        # Where every text begins with `bos`, documents do. Elsewhere what separates them stands in
+        # front of each, and `bos` may begin a turn of a conversation: SmolLM2's does.
+        begins = [self.bos, eot, self.eos] if self.add_bos else [eot, self.bos, self.eos]
+        self._begin: int | None = next((token for token in begins if token is not None), None)
         self.chat_template = chat_template
 
     @classmethod
@@ -208,9 +213,9 @@ class Tokenizer:
         ImportError
             If the `tokenizers` package is missing.
         FileNotFoundError
-            If there is no tokenizer.json.
+            If there is no tokenizer.json; the message says how to make one of older files.
         ValueError
-            If a file is truncated or not what its name promises.
+            If a file is truncated, or holds what its name or its keys do not promise.
 
         Examples
         --------
@@ -221,24 +226,20 @@ class Tokenizer:
         0
         """
         folder = Path(folder)
+        _check_present(folder)
         inner = _read(folder / "tokenizer.json")
         names = ("special_tokens_map", "tokenizer_config", "generation_config", "config")
-        roles, settings, generation, config = (_settings(folder / f"{n}.json") for n in names)
-        special = {
-            name: token["content"] if isinstance(token, Mapping) else token
-            for name, token in {**roles, **settings}.items()
-            if name in _ROLES and token is not None
-        }
+        roles, settings, generation, config = (_Settings(folder / f"{n}.json") for n in names)
+        tokens = {**roles.tokens(), **settings.tokens()}
+        special = {name: token for name, token in tokens.items() if token is not None}
         ends: set[int] = set()
         for each in (generation, config):
             for name in ("bos", "eos", "pad"):
-                given = each.get(f"{name}_token_id")
-                ids = [i for i in (given if isinstance(given, list) else [given]) if i is not None]
-                tokens = [inner.id_to_token(i) for i in ids]
+                ids = [i for i in each.ids(f"{name}_token_id") if inner.id_to_token(i)]
                 if name == "eos":
-                    ends.update(i for i, token in zip(ids, tokens, strict=True) if token)
-                if tokens and tokens[0]:
-                    special.setdefault(f"{name}_token", tokens[0])
+                    ends.update(ids)
+                if ids:
+                    special.setdefault(f"{name}_token", inner.id_to_token(ids[0]))
         inner.add_special_tokens(
             [token for token in special.values() if inner.token_to_id(token) is not None]
         )
@@ -247,10 +248,10 @@ class Tokenizer:
             inner,
             special or None,
             ends=ends,
-            add_bos=settings.get("add_bos_token"),
+            add_bos=settings.get("add_bos_token", (bool,), "true or false"),
             chat_template=template.read_text("utf-8")
             if template.exists()
-            else _default_template(settings.get("chat_template")),
+            else settings.default_template(),
         )
 
     @classmethod
@@ -313,8 +314,10 @@ class Tokenizer:
         Parameters
         ----------
         folder : path-like
-            Gets a tokenizer.json, a tokenizer_config.json and, where there is a chat template, a
-            chat_template.jinja. Made where it is missing.
+            Gets a tokenizer.json, a tokenizer_config.json, a generation_config.json with the tokens
+            that begin, end and fill up texts, and, where there is a chat template, a
+            chat_template.jinja. Made where it is missing. What else a generation_config.json says
+            stays there.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -326,8 +329,26 @@ class Tokenizer:
             **self._special,
         }
         io.write_json(folder / "tokenizer_config.json", settings)
+        self._save_ids(folder / "generation_config.json")
         if self.chat_template is not None:
             io.write_atomic(folder / "chat_template.jinja", self.chat_template.encode())
+
+    def _save_ids(self, path: Path) -> None:
+        """Write which tokens begin, end and fill up, among them ends that no other file tells."""
+        ends = sorted(self.ends - {self.eos})
+        if self.eos is not None:
+            ends = [self.eos, *ends]
+        elif self.ends == self._named_ends:
+            ends = []  # a reader knows them by their names, and would take the first for `eos`
+        ids = {
+            "bos_token_id": self.bos,
+            "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
+            "pad_token_id": self.pad,
+        }
+        found = {name: value for name, value in _Settings(path).values.items() if name not in ids}
+        found |= {name: value for name, value in ids.items() if value is not None}
+        if found or path.exists():
+            io.write_json(path, found)
 
     @property
     def vocab_size(self) -> int:
@@ -374,7 +395,7 @@ class Tokenizer:
 
     def encode_many(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         add_special_tokens: bool = False,
         *,
         parse_special: bool = False,
@@ -384,8 +405,8 @@ class Tokenizer:
 
         Parameters
         ----------
-        texts : sequence of str
-            The texts.
+        texts : iterable of str
+            The texts; asked for once.
         add_special_tokens, parse_special, max_tokens
             As for `encode`.
 
@@ -394,12 +415,22 @@ class Tokenizer:
         list of ndarray, int64
             For each text what `encode` gives.
 
+        Raises
+        ------
+        TypeError
+            If `texts` is a single string, or holds something else than strings.
+        ValueError
+            As for `encode`.
+
         Examples
         --------
         >>> tokenizer = Tokenizer.train(["text"], vocab_size=257)
         >>> [ids.size for ids in tokenizer.encode_many(["a text", ""], max_tokens=4)]
         [4, 0]
         """
+        if isinstance(texts, str):
+            raise TypeError("Tokenizer: texts must be an iterable of texts, got one string")
+        texts = list(texts)
         for position, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TypeError(
@@ -419,9 +450,7 @@ class Tokenizer:
                 f" ({around} special tokens and one of the text), got {max_tokens}"
             )
         with self._settings(parse_special, max_tokens):
-            found = self._inner.encode_batch_fast(
-                list(texts), add_special_tokens=add_special_tokens
-            )
+            found = self._inner.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
         return [np.array(encoding.ids, dtype=np.int64) for encoding in found]
 
     @contextmanager
@@ -447,7 +476,8 @@ class Tokenizer:
         Returns
         -------
         ndarray, int64, [tokens]
-            Its ids, behind `bos` where `add_bos`. An empty text begins with `bos`, or else `eot`.
+            Its ids, behind `bos` where `add_bos`. Where not, an empty text begins with what
+            separates documents, ``<|endoftext|>``; or else with `bos`, or with `eos`.
 
         Raises
         ------
@@ -462,12 +492,11 @@ class Tokenizer:
         ids = self.encode(text)
         if ids.size and not self.add_bos:
             return ids
-        begin = self.eot if self.bos is None else self.bos
-        if begin is None:
+        if self._begin is None:
             raise ValueError(
                 "the prompt is empty, and the tokenizer has no token that begins a text"
             )
-        return np.concatenate([np.array([begin], np.int64), ids])
+        return np.concatenate([np.array([self._begin], np.int64), ids])
 
     def chat(
         self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any
@@ -558,22 +587,87 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path}: truncated or no tokenizer file: {error}") from error
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """What a JSON file says; nothing if there is none."""
-    if not path.exists():
-        return {}
-    settings = io.read_json(path)
-    if not isinstance(settings, dict):
-        raise io.CorruptFileError(f"{path}: expected an object, got {type(settings).__name__}")
-    return settings
+class _Settings:
+    """What a JSON file says, checked when it is asked for; nothing if there is no file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.values: Any = io.read_json(path) if path.exists() else {}
+        if not isinstance(self.values, dict):
+            raise io.CorruptFileError(
+                f"{path}: expected an object, got {type(self.values).__name__}"
+            )
+
+    def get(self, name: str, types: tuple[type, ...], expected: str) -> Any:
+        """A value of one of the types, or None."""
+        value = self.values.get(name)
+        if value is not None and type(value) not in types:
+            raise self._error(name, expected)
+        return value
+
+    def _error(self, name: str, expected: str) -> io.CorruptFileError:
+        value = self.values[name]
+        return io.CorruptFileError(f"{self.path}: {name} must be {expected}, is {value!r:.80}")
+
+    def tokens(self) -> dict[str, str | None]:
+        """Those with a role that are given, as texts or as objects that hold one."""
+        found = {}
+        for name in _ROLES:
+            if name in self.values:
+                token = self.get(name, (str, dict), "a token")
+                found[name] = token.get("content") if isinstance(token, dict) else token
+                if token is not None and not isinstance(found[name], str):
+                    raise self._error(name, "a token")
+        return found
+
+    def ids(self, name: str) -> list[int]:
+        """Ids of tokens, given alone or in a list, but for those that no vocabulary has.
+
+        Some files say -1 where there is none.
+        """
+        expected = "an integer or a list of them"
+        given = self.get(name, (int, list), expected)
+        ids = [given] if type(given) is int else given or []
+        if any(type(each) is not int for each in ids):
+            raise self._error(name, expected)
+        return [each for each in ids if 0 <= each < 2**31]
+
+    def default_template(self) -> str | None:
+        """The one template, or that named "default" of several."""
+        name, expected = "chat_template", "a text, or a list of names and templates"
+        found = self.get(name, (str, list), expected)
+        try:
+            if isinstance(found, list):
+                found = {each["name"]: each["template"] for each in found}.get("default")
+        except (TypeError, KeyError):
+            raise self._error(name, expected) from None
+        if found is not None and not isinstance(found, str):
+            raise self._error(name, expected)
+        return found
 
 
-def _default_template(templates: Any) -> str | None:
-    """The one template, or that named "default" of several."""
-    if isinstance(templates, list):
-        named = {each["name"]: each["template"] for each in templates}
-        templates = named.get("default")
-    return templates
+#: Vocabularies in older formats, without what the tokenizer does to a text around them.
+_OLDER = (
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+
+
+def _check_present(folder: Path) -> None:
+    if (folder / "tokenizer.json").exists():
+        return
+    older = [name for name in _OLDER if (folder / name).exists()]
+    if not older:
+        raise FileNotFoundError(f"{folder}: expected a tokenizer.json, found none")
+    path = str(folder)
+    raise FileNotFoundError(
+        f"{folder}: expected a tokenizer.json, found {', '.join(older)}; to make one:"
+        f" transformers.AutoTokenizer.from_pretrained({path!r}).save_pretrained({path!r})"
+    )
 
 
 def _tokenizers() -> ModuleType:
