@@ -38,7 +38,7 @@
       evergrad::gemm_epilogue,                                    \
       evergrad::column_sum,                                       \
       evergrad::unpack,                                           \
-      evergrad::group_sums,                                       \
+      evergrad::quant_prepare,                                    \
       evergrad::quant_dot,                                        \
       evergrad::most_dots,                                        \
       evergrad::quant_dots,                                       \

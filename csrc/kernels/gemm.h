@@ -24,11 +24,6 @@ constexpr int mr = Vec::width == 16 ? 12 : Vec::width == 1 ? 4 : 6;
 constexpr int nv = Vec::width == 16 ? 2 : Vec::width == 8 ? 2 : 4;
 constexpr int nr = nv * Vec::width;
 
-template <int n>
-struct Constant {
-  static constexpr int value = n;
-};
-
 EVG_INLINE i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
 EVG_INLINE i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
 EVG_INLINE i64 round_up(i64 a, i64 multiple) { return (a + multiple - 1) / multiple * multiple; }

@@ -13,6 +13,9 @@ using i64 = int64_t;
 
 enum class QuantKind : int { f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q6_k };
 
+// Room for the sums of each 32 of n numbers.
+constexpr i64 quant_sums(i64 n) { return (n / 16 + 16) / 16 * 16; }
+
 enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh, silu };
 
 // What happens to a tile of C = A B once its last block of depth is in:
@@ -107,12 +110,12 @@ struct KernelTable {
   // out[j] += sum over rows of x[i, j]
   void (*column_sum)(i64 rows, i64 n, const float* x, i64 x_stride, float* out);
 
-  // quant: n numbers of a row, from the beginning of a block; and out[r] = row r . x, where sums
-  // are those of each 32 numbers of x (of a kind in blocks)
+  // quant: n numbers of a row, from the beginning of a block; and out[r] = row r . x, where a kind
+  // in blocks wants x prepared, quant_sums(n) + n floats
   void (*unpack)(QuantKind kind, i64 n, const uint8_t* src, float* out);
-  void (*group_sums)(i64 n, const float* x, float* sums);
+  void (*quant_prepare)(QuantKind kind, i64 n, const float* x, float* prepared);
   void (*quant_dot)(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes,
-                    const float* x, const float* sums, float* out);
+                    const float* x, const float* prepared, float* out);
   // The same for up to most_quant_dots rows of x: out[i * out_row + r] = row r . row i of x.
   i64 most_quant_dots;
   void (*quant_dots)(QuantKind kind, i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows,

@@ -36,9 +36,9 @@ int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epil
             float* out) {
   const KernelTable& t = kernels();
   const bool grouped = w.numbers > 1;
-  const Buffer sums(grouped ? in / 16 + 1 : 1);
-  if (!sums) return EVERGRAD_NO_MEMORY;
-  if (grouped) t.group_sums(in, x, sums.get());
+  const Buffer prepared(grouped ? quant_sums(in) + in : 1);
+  if (!prepared) return EVERGRAD_NO_MEMORY;
+  if (grouped) t.quant_prepare(w.kind, in, x, prepared.get());
   constexpr i64 line = 16;  // workers share no cache line of out
   const i64 total = features * w.row_bytes;
   const i64 grain = max_of(line, bytes_per_piece / max_of(1, w.row_bytes) / line * line);
@@ -46,7 +46,7 @@ int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epil
       parts_of(features, grain),
       [&](i64 task) {
         const i64 j = task * grain, count = min_of(grain, features - j);
-        t.quant_dot(w.kind, count, in, w.data + j * w.row_bytes, w.row_bytes, x, sums.get(),
+        t.quant_dot(w.kind, count, in, w.data + j * w.row_bytes, w.row_bytes, x, prepared.get(),
                     out + j);
         finish(t, epilogue, 0, j, 1, count, out + j, features);
       },

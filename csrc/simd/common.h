@@ -10,3 +10,15 @@
 #include <stdint.h>
 
 #define EVG_INLINE [[maybe_unused]] inline __attribute__((always_inline))
+
+namespace evergrad {
+namespace {
+
+// A number that a generic lambda can use as a template argument.
+template <int n>
+struct Constant {
+  static constexpr int value = n;
+};
+
+}  // namespace
+}  // namespace evergrad

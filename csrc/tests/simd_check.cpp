@@ -9,6 +9,8 @@
 
 #include "check.h"
 #include "simd/math.h"
+#include "simd/pair.h"
+#include "simd/quads.h"
 
 namespace {
 
@@ -227,6 +229,86 @@ void check_memory() {
   for (int k = 0; k < width; ++k) check::expect(out[k] == static_cast<float>(k), "iotai");
 }
 
+// The value of a half, by its definition.
+double half(uint16_t h) {
+  const int exponent = h >> 10 & 31, fraction = h & 1023;
+  const double sign = h >> 15 ? -1.0 : 1.0;
+  if (exponent == 31) return fraction ? static_cast<double>(NAN) : sign * HUGE_VAL;
+  return sign * (exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24));
+}
+
+// Small numbers as they lie in files: any address, little-endian.
+void check_bytes() {
+  bool halves = true;
+  for (int h = 0; h < 1 << 16; ++h) {
+    const uint16_t bits = static_cast<uint16_t>(h);
+    const double want = half(bits);
+    const float got = simd::half_to_float(bits);
+    halves = halves && (isnan(want) ? isnan(got) : got == want && signbit(got) == signbit(want));
+  }
+  check::expect(halves, "half_to_float");
+
+  // Blocks of 20 bytes behind an odd address: two halves and 16 bytes.
+  constexpr int stride = 20, blocks = width < 4 ? 1 : width / 4;
+  uint8_t memory[1 + blocks * stride + 2 * width];
+  for (size_t i = 0; i < sizeof(memory); ++i) memory[i] = static_cast<uint8_t>(37 * i + 200);
+  const uint8_t* const p = memory + 1;
+  float u8[width], i8[width], u16[width], low[width], lower[width];
+  store(u8, to_float(simd::load_u8(p)));
+  store(i8, to_float(simd::load_i8(p)));
+  store(u16, to_float(simd::load_u16(p)));
+  store(low, simd::low_nibbles<0>(simd::load_u8(p)));
+  store(lower, simd::low_nibbles<-8>(simd::load_u8(p)));
+  bool ok[5] = {true, true, true, true, true};
+  for (int k = 0; k < width; ++k) {
+    ok[0] = ok[0] && u8[k] == p[k];
+    ok[1] = ok[1] && i8[k] == static_cast<int8_t>(p[k]);
+    ok[2] = ok[2] && u16[k] == static_cast<float>(p[2 * k] + 256 * p[2 * k + 1]);
+    ok[3] = ok[3] && low[k] == static_cast<float>(p[k] % 16);
+    ok[4] = ok[4] && lower[k] == static_cast<float>(p[k] % 16 - 8);
+  }
+  const char* const names[] = {"load_u8", "load_i8", "load_u16", "low_nibbles", "low_nibbles<-8>"};
+  for (int i = 0; i < 5; ++i) check::expect(ok[i], names[i]);
+
+  uint8_t numbered[blocks * stride];
+  float sums[2 * blocks], expected_first = 0, expected_second = 0;
+  for (int b = 0; b < blocks; ++b) {
+    const uint16_t pair[] = {static_cast<uint16_t>(0x3c00 + 16 * b),   // 1 + b / 64
+                             static_cast<uint16_t>(0xc000 + 64 * b)};  // -(2 + b / 8)
+    memcpy(numbered + b * stride, pair, 4);
+    for (int i = 0; i < 16; ++i) numbered[b * stride + 4 + i] = static_cast<uint8_t>(16 * b + i);
+    sums[2 * b] = static_cast<float>(b + 1), sums[2 * b + 1] = static_cast<float>(2 * b + 3);
+    expected_first += static_cast<float>(half(pair[0])) * sums[2 * b];
+    expected_second += static_cast<float>(half(pair[1])) * sums[2 * b + 1];
+  }
+  const simd::Pair pair = simd::fma_pair(simd::halves_at(numbered), sums, simd::pair_of(1, 2));
+  check::expect(first_in(pair) == 2.0f && second_in(pair) == -4.0f, "halves_at, fma_pair");
+
+  const simd::Pairs pairs = simd::pairs_at<stride>(numbered);
+  const simd::Pairs products = fma_pairs(pairs, sums, simd::no_pairs());
+  check::expect(sum_firsts(products) == expected_first, "sum_firsts");
+  check::expect(sum_seconds(products) == expected_second, "sum_seconds");
+  float firsts[width];
+  store(firsts, simd::firsts(pairs));
+  bool right = true;
+  for (int k = 0; k < width; ++k)
+    right = right && firsts[k] == static_cast<float>(1 + k / 4 / 64.0);
+  check::expect(right, "firsts");
+  if constexpr (width >= 4) {
+    const VecI lanes = simd::quads_at<stride>(numbered + 4);
+    float bytes[width];
+    for (int i = 0; i < 4; ++i) {
+      const VecI shifted = i == 0   ? lanes
+                           : i == 1 ? simd::shr<8>(lanes)
+                           : i == 2 ? simd::shr<16>(lanes)
+                                    : simd::shr<24>(lanes);
+      store(bytes, to_float(shifted & simd::set1i(255)));
+      for (int k = 0; k < width; ++k) right = right && bytes[k] == static_cast<float>(4 * k + i);
+    }
+    check::expect(right, "quads_at");
+  }
+}
+
 // The distance of float32 neighbours at |y|, y in the normal range.
 double ulp(double y) {
   int exponent;
@@ -312,6 +394,7 @@ int main(int argc, char** argv) {
   check_masks();
   check_integers();
   check_memory();
+  check_bytes();
   if (argc > 1) stride = static_cast<uint32_t>(atoi(argv[1]));
   check_math();
   return check::summary();

@@ -198,9 +198,10 @@ void check_quant(const Stored& s, i64 n) {
   });
   compare(label("quant_dot", arguments), sum_of(n), [=](const KernelTable& t, Random random) {
     const StoredRows w(s, features, n, random);
-    Buffer x = random.uniform(n), sums(s.numbers > 1 ? n / 16 : 0), out(features);
-    if (s.numbers > 1) t.group_sums(n, x.data(), sums.data());
-    t.quant_dot(s.kind, features, n, w.data(), w.row_bytes, x.data(), sums.data(), out.data());
+    const bool grouped = s.numbers > 1;
+    Buffer x = random.uniform(n), prepared(grouped ? evergrad::quant_sums(n) + n : 0), out(features);
+    if (grouped) t.quant_prepare(s.kind, n, x.data(), prepared.data());
+    t.quant_dot(s.kind, features, n, w.data(), w.row_bytes, x.data(), prepared.data(), out.data());
     return outputs(out);
   });
   for (i64 count = 1; count <= evergrad_kernels_scalar.most_quant_dots; ++count)
@@ -213,14 +214,6 @@ void check_quant(const Stored& s, i64 n) {
                            out.data(), out_row);
               return outputs(out);
             });
-}
-
-void check_group_sums(i64 n) {
-  compare(label("group_sums", {{"n", n}}), sum_of(32), [=](const KernelTable& t, Random random) {
-    Buffer x = random.uniform(n), sums(n / 16);
-    t.group_sums(n, x.data(), sums.data());
-    return outputs(sums);
-  });
 }
 
 void check_column_sum(i64 n) {
@@ -747,11 +740,10 @@ int main() {
     check_sums(n);
   }
   for (const Stored& s : kinds) {
-    for (const i64 blocks : {1, 2, 5}) check_quant(s, blocks * s.numbers);
+    for (const i64 blocks : {1, 2, 5, 11}) check_quant(s, blocks * s.numbers);
     for (const i64 n : sizes)
       if (s.numbers == 1) check_quant(s, n);
   }
-  for (const i64 groups : {1, 2, 5}) check_group_sums(32 * groups);
   for (const i64 right : {0, 1000}) {  // more than one panel of queries and block of keys
     for (const bool changed : {false, true}) {
       check_attention({70, 133, 40, 2, 1000, right, changed});
