@@ -8,6 +8,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 #include <new>
 #include <optional>
@@ -60,6 +61,9 @@ inline const int64_t* indices(const Array& x) { return static_cast<const int64_t
 // The C API's number of an activation's name.
 int activation_code(const std::optional<std::string>& name);
 
+// The C API's number of a format of few bits.
+int kind_code(const std::string& name);
+
 // Runs f without the GIL and turns its status into an exception.
 template <class F>
 void call(F&& f) {
@@ -88,6 +92,7 @@ void register_runtime(py::module_& m);
 void register_gemm(py::module_& m);
 void register_quant(py::module_& m);
 void register_attention(py::module_& m);
+void register_decoder(py::module_& m);
 void register_softmax(py::module_& m);
 void register_norm(py::module_& m);
 void register_gated(py::module_& m);

@@ -6,6 +6,7 @@ PYBIND11_MODULE(_native, m) {
   evergrad::register_gemm(m);
   evergrad::register_quant(m);
   evergrad::register_attention(m);
+  evergrad::register_decoder(m);
   evergrad::register_softmax(m);
   evergrad::register_norm(m);
   evergrad::register_gated(m);

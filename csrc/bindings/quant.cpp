@@ -1,7 +1,6 @@
 #include "bindings/common.h"
 
 namespace evergrad {
-namespace {
 
 int kind_code(const std::string& name) {
   static const char* const names[] = {"f16",  "bf16", "q8_0", "q4_0", "q4_1",
@@ -10,6 +9,8 @@ int kind_code(const std::string& name) {
     if (name == names[i]) return i;
   throw py::value_error("kind: unknown name '" + name + "'");
 }
+
+namespace {
 
 const uint8_t* bytes(const Array& x) { return static_cast<const uint8_t*>(x.data()); }
 

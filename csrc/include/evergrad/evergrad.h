@@ -217,6 +217,50 @@ int evergrad_rotary(int64_t batch, int64_t tokens, int64_t heads, int64_t head_d
                     int interleaved, evergrad_heads x, const float* cos, const float* sin,
                     const int64_t* positions, int inverse, evergrad_heads out) EVERGRAD_NOEXCEPT;
 
+/* ---- decoder ----------------------------------------------------------------------------------
+ */
+
+enum { EVERGRAD_F32 = -1 }; /* beside the kinds of few bits */
+
+/* x weight^T + bias; bias may be null. */
+typedef struct {
+  int kind;
+  int64_t in, features;
+  const void* weight;
+  const float* bias;
+} evergrad_map;
+
+/* evergrad_rms_norm or evergrad_layer_norm; weight and bias may be null. */
+typedef struct {
+  int is_rms;
+  float eps;
+  const float *weight, *bias;
+} evergrad_norm;
+
+/* x += proj(attention(qkv(norm_1(x)))); x += down(act(up(norm_2(x)))). Of qkv the rows are queries,
+ * keys, values, each head by head; where gated, up's are those of the gate and then the others. */
+typedef struct {
+  evergrad_norm norm_1, norm_2;
+  evergrad_map qkv, proj, up, down;
+  int activation, is_gated;
+  int64_t heads, kv_heads, head_dim, window_left;
+  float scale;
+} evergrad_decoder_block;
+
+/* Slots of the cache that hold `start` tokens each and get `tokens` more, rows of x from `first`.
+ */
+typedef struct {
+  int64_t slot, slots, first, start, tokens;
+} evergrad_span;
+
+/* Runs blocks over x [tokens, dim]; out may not be x. The cache is [blocks, slots, capacity,
+ * 2 kv_heads, head_dim], keys and then values of each token, `cache_layer` numbers from block to
+ * block. cos and sin [tokens, rotary_dim / 2] turn queries and keys, or are null. */
+int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_t tokens,
+                     int64_t dim, const float* cos, const float* sin, int64_t rotary_dim,
+                     float* cache, int64_t cache_layer, int64_t capacity, int64_t spans,
+                     const evergrad_span* span, const float* x, float* out) EVERGRAD_NOEXCEPT;
+
 /* ---- embedding --------------------------------------------------------------------------------
  */
 

@@ -63,6 +63,7 @@ class _Active:
     empty: Callable[[int | tuple[int, ...]], np.ndarray]
     zero_: Callable[[np.ndarray], None]
     apart: Callable[..., bool]
+    decoder: Any  # the native backend's blocks in one call, or None
     resolved: dict[str, str]
 
     def __getattr__(self, op: str) -> Any:  # only reached before the first _activate
@@ -105,6 +106,7 @@ def _activate(name: str) -> None:
     active.empty = _native.empty if name == "native" else _empty
     active.zero_ = _native.zero_ if name == "native" else _zero
     active.apart = _native.apart if name == "native" else _apart
+    active.decoder = _native.Decoder if name == "native" else None
     active.resolved = resolved
 
 

@@ -207,6 +207,11 @@ class KVCache:
         each = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
         return np.concatenate(each) if each else np.zeros(0, np.int64)
 
+    @property
+    def memory(self) -> Array:
+        """All of it: [layers, slots, capacity, 2 kv_heads, head_dim]; of a token keys, values."""
+        return self._data
+
     def end(self) -> None:
         """Count what all layers have appended since `begin`."""
         lengths = self.lengths.copy()

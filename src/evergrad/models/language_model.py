@@ -177,6 +177,7 @@ class CausalLM(Prompted, TokenModel):
 
     blocks: Sequence[PreNormBlock]
     norm: nn.LayerNorm | nn.RMSNorm
+    _together: nn.CachedBlocks | None = None
 
     def _embed(self, input_ids: Array, positions: Array) -> tuple[Array, once, bool]:
         """Vectors of tokens, the way back, and whether any of it learns."""
@@ -224,25 +225,21 @@ class CausalLM(Prompted, TokenModel):
         """`__call__`; without `learn` nothing is kept beyond a block."""
         if cu_seqlens is None:
             cu_seqlens = np.array([0, len(input_ids)])
-        positions = self._positions(cu_seqlens) if cache is None else cache.begin(cu_seqlens)
+        if cache is not None:
+            return self._behind(cache, input_ids, cu_seqlens), nn.NO_BACKWARD
+        positions = self._positions(cu_seqlens)
         x, embedding_backward, embedding_learns = self._embed(input_ids, positions)
         rotation = self._rotation(positions)
 
         # The way back ends at the lowest part that learns; what lies below keeps nothing.
         backwards: list[once] = []
         need_dx = learn and embedding_learns
-        for i, block in enumerate(self.blocks):
-            layer = None if cache is None else cache[i]
-            x, block_backward = block(
-                x, cu_seqlens, need_dx=need_dx, rotation=rotation, cache=layer
-            )
+        for block in self.blocks:
+            x, block_backward = block(x, cu_seqlens, need_dx=need_dx, rotation=rotation)
             need_dx = learn and block_backward.needed
             if need_dx:
                 backwards.append(block_backward)
         x, norm_backward = self.norm(x, need_dx=need_dx)
-        if cache is not None:
-            cache.end()
-            return x, nn.NO_BACKWARD
 
         def backward(dx: Array) -> None:
             dx = norm_backward(dx)
@@ -251,6 +248,26 @@ class CausalLM(Prompted, TokenModel):
             embedding_backward(dx)
 
         return x, once(backward)
+
+    def _behind(self, cache: KVCache, input_ids: Array, cu_seqlens: Array) -> Array:
+        """Hidden states of tokens that follow what the cache holds, which grows by them."""
+        positions = cache.begin(cu_seqlens)
+        x, _, _ = self._embed(input_ids, positions)
+        rotation = self._rotation(positions)
+        if self._together is None or self._together.blocks is not self.blocks:
+            self._together = nn.CachedBlocks(self.blocks)
+        if self._together.ready():
+            spans = [
+                (slots.start, slots.stop - slots.start, tokens.start, start, end - start)
+                for slots, tokens, start, end in cache.spans
+            ]
+            x = self._together.run(x, cache.memory, spans, rotation)
+        else:
+            for layer, block in enumerate(self.blocks):
+                x, _ = block(x, cu_seqlens, need_dx=False, rotation=rotation, cache=cache[layer])
+        cache.end()
+        x, _ = self.norm(x, need_dx=False)
+        return x
 
     def _states(self, batch: Batch, target: Array) -> tuple[Array, Array, once]:
         hidden, backward = self(batch.input_ids, batch.cu_seqlens)

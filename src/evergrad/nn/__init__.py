@@ -11,6 +11,7 @@ from ._backward import NO_BACKWARD, NOTHING, once
 from ._buffer import Array
 from .activation import GELU, ReLU, Sigmoid, Tanh
 from .attention import Attention, CrossAttention
+from .decoder import CachedBlocks
 from .dropout import Dropout
 from .embedding import Embedding, embedding_sum
 from .flat import FlatParameters, flatten_
@@ -35,6 +36,7 @@ __all__ = [
     "NO_BACKWARD",
     "Array",
     "Attention",
+    "CachedBlocks",
     "CrossAttention",
     "Dropout",
     "Embedding",

@@ -241,8 +241,7 @@ class Attention(Module):
                 dbias=dbias,
             )
             if rotation is not None:
-                cos, sin, positions = rotation
-                ops.rotary_backward(dturned, cos, sin, positions=positions, dx=dturned)
+                ops.rotary_backward(dturned, *rotation, dx=dturned)
             return dqkv
 
         return out.reshape(len(qkv), self.heads * self.head_dim), backward
@@ -447,8 +446,7 @@ def _attention_backward(
 def _rotate(x: Array, rotation: Rotation | None) -> None:
     """Turn x [tokens, heads, head_dim] in place."""
     if rotation is not None:
-        cos, sin, positions = rotation
-        ops.rotary(x, cos, sin, positions=positions, out=x)
+        ops.rotary(x, *rotation, out=x)
 
 
 def drawn_dropout(layer: Any, tokens_q: int, tokens_k: int) -> dict[str, Any]:

@@ -22,11 +22,10 @@ NUMBERS = (
 
 
 class Rotation(NamedTuple):
-    """Tables of angles, and each token's row in them: what `ops.rotary` takes."""
+    """Cosines and sines of each token's angles: what `ops.rotary` takes."""
 
-    cos: Array  # [length, dim / 2]
+    cos: Array  # [tokens, dim / 2]
     sin: Array
-    positions: Array  # int [tokens]
 
 
 class Rotary:
@@ -59,8 +58,8 @@ class Rotary:
 
     Examples
     --------
-    >>> cos, sin, positions = Rotary(4)(np.array([0, 1, 0]))
-    >>> sin[positions].round(2)
+    >>> cos, sin = Rotary(4)(np.array([0, 1, 0]))
+    >>> sin.round(2)
     array([[0.  , 0.  ],
            [0.84, 0.01],
            [0.  , 0.  ]], dtype=float32)
@@ -111,9 +110,11 @@ class Rotary:
                 cos *= np.float32(self.magnitude)
                 sin *= np.float32(self.magnitude)
             self._cos, self._sin = cos, sin
+        # All layers turn by the same angles: they are looked up once.
+        cos, sin = self._cos[positions], self._sin[positions]
         if dtype == np.float32:
-            return Rotation(self._cos, self._sin, positions)
-        return Rotation(self._cos.astype(dtype), self._sin.astype(dtype), positions)
+            return Rotation(cos, sin)
+        return Rotation(cos.astype(dtype), sin.astype(dtype))
 
 
 def _is_number(value: Any) -> bool:
