@@ -266,10 +266,10 @@ def _export(path: Path) -> None:
             return self.model(input_ids, attention_mask).last_hidden_state
 
     axes = {0: "batch", 1: "tokens"}
-    names = ("input_ids", "attention_mask")
+    names = ["input_ids", "attention_mask"]
     example = torch.ones(2, 16, dtype=torch.long)
     torch.onnx.export(
         States().eval(), (example, example), str(path), input_names=names,
-        output_names=["states"], dynamic_axes=dict.fromkeys((*names, "states"), axes),
+        output_names=["states"], dynamic_axes=dict.fromkeys([*names, "states"], axes),
         opset_version=17, dynamo=False,
     )  # fmt: skip
