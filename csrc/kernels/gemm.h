@@ -52,6 +52,9 @@ EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float*
     if (Ahead) {
       __builtin_prefetch(ahead, 0, 2);
       ahead += ahead_step;
+      __builtin_prefetch(a + 16 * mr);
+#pragma GCC unroll 4
+      for (int j = 0; j < Columns * Vec::width; j += 16) __builtin_prefetch(b + 8 * nr + j);
     }
     Vec bv[Columns];
 #pragma GCC unroll 4
