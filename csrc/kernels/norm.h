@@ -77,7 +77,7 @@ EVG_INLINE void norm_backward_rows(i64 n, const float* dout, const float* x, con
     Vec dw = dweight ? load(dweight + j, k) : zero(), db = dbias ? load(dbias + j, k) : zero();
 #pragma GCC unroll 4
     for (int i = 0; i < rows; ++i) {
-      const Vec d = load(dout + i * n + j, k), xhat = select(k, normalized(i, j, k), zero());
+      const Vec d = load_passing(dout + i * n + j, k), xhat = select(k, normalized(i, j, k), zero());
       const Vec g = d * w;
       if (centred) sum_g[i] = sum_g[i] + g;
       sum_gx[i] = fma(g, xhat, sum_gx[i]);

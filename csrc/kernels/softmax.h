@@ -38,14 +38,16 @@ EVG_INLINE float row_max(i64 n, const float* x) {
   return reduce_max(max(max(m[0], m[1]), max(m[2], m[3])));
 }
 
-// out = exp(x - max), returns the sum. A row of -inf keeps max = 0, so that it gives zeros.
-EVG_INLINE float row_exp(i64 n, const float* x, float max_value, float* out) {
+// out = exp(x - max), returns the sum. A row of -inf keeps max = 0, so that it gives zeros. What
+// comes `ahead` is fetched meanwhile: the other passes of a softmax only wait for memory.
+EVG_INLINE float row_exp(i64 n, const float* x, float max_value, float* out, i64 ahead) {
   const Vec shift = set1(max_value == -infinity ? 0.0f : max_value);
   Vec acc[4] = {zero(), zero(), zero(), zero()};
   i64 j = 0;
   for (; j + 4 * Vec::width <= n; j += 4 * Vec::width)
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
+      if (Vec::width >= 8) __builtin_prefetch(x + ahead + j + v * Vec::width);
       const Vec e = exp(load(x + j + v * Vec::width) - shift);
       store(out + j + v * Vec::width, e);
       acc[v] = acc[v] + e;
@@ -61,7 +63,7 @@ EVG_INLINE float row_exp(i64 n, const float* x, float max_value, float* out) {
 
 EVG_INLINE float row_sum_exp(i64 n, const float* x, float max_value) {
   const Vec shift = set1(max_value == -infinity ? 0.0f : max_value);
-  return row_sum(n, [=](i64 j, Mask m) { return exp(load(x + j, m) - shift); });
+  return row_sum(n, [=](i64 j, Mask m) { return exp(load_passing(x + j, m) - shift); });
 }
 
 EVG_INLINE float log_scalar(float x) {
@@ -86,7 +88,7 @@ void softmax(i64 rows, i64 n, const float* x, float* out, bool past_caches) {
     float top[rows_together], scale[rows_together];
     for (i64 r = 0; r < count; ++r) top[r] = row_max(n, x + r * n);
     for (i64 r = 0; r < count; ++r) {
-      const float sum = row_exp(n, x + r * n, top[r], exps + r * n);
+      const float sum = row_exp(n, x + r * n, top[r], exps + r * n, step * n);
       scale[r] = sum == 0.0f ? 0.0f : 1.0f / sum;
     }
     for (i64 r = 0; r < count; ++r) {
