@@ -49,10 +49,10 @@ def model(request):
 def one_by_one(monkeypatch):
     """Logits of the same calls without what is tested here."""
 
-    def run(model, calls):
+    def run(model, calls, **options):
         with monkeypatch.context() as patch:
             patch.setattr(Decoder, "is_available", staticmethod(lambda: False))
-            return logits_of(model, calls)
+            return logits_of(model, calls, **options)
 
     return run
 
@@ -84,6 +84,12 @@ def test_bit_for_bit_what_the_parts_give(model, kind, one_by_one):
     ours = logits_of(model, CALLS)
     assert model._together._decoder is not None
     assert_same(ours, one_by_one(model, CALLS))
+
+
+def test_a_prompt_longer_than_a_piece_of_the_mlp(one_by_one):
+    config = LlamaConfig(**{**SIZE, "context": 1200}, heads=4, kv_heads=2, hidden=64)
+    model, calls = Llama(config), [(1100,), (1,)]
+    assert_same(logits_of(model, calls, batch=1), one_by_one(model, calls, batch=1))
 
 
 def test_any_number_of_threads(model):

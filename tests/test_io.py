@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,3 +241,34 @@ def test_safetensors_bad_arguments(tmp_path):
         io.save_safetensors(path, {"w": np.zeros(1)}, {"a": 1})
     with pytest.raises(FileNotFoundError):
         io.load_safetensors(path)
+
+
+def resident_bytes(path):
+    """Of the maps of a file, what is in memory."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            inside = line.endswith(str(path))
+        elif inside and words[0] == "Rss:":
+            found += 1024 * int(words[1])
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="Linux says what is resident")
+def test_released_pages_are_gone_until_they_are_looked_at(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal((1000, 500), np.float32) for name in "ab"}
+    io.save_safetensors(path, weights)
+    mapped = io.read_safetensors(path)
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(np.asarray(mapped[name]), weight)
+    before = resident_bytes(path)
+    assert before >= 2 * 2_000_000
+    io.release(mapped["a"])
+    assert resident_bytes(path) < before - 1_900_000
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(np.asarray(mapped[name]), weight)
+    io.release(weights["a"])  # not of a file
+    io.release(mapped["b"])

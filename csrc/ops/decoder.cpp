@@ -13,6 +13,8 @@ using namespace evergrad;
 
 namespace {
 
+constexpr i64 mlp_rows = 512;
+
 int apply(const evergrad_map& map, i64 rows, const float* x, int activation, const float* residual,
           float* out) {
   if (map.kind == EVERGRAD_F32)
@@ -61,20 +63,37 @@ int attend(const evergrad_decoder_block& b, float* cache, i64 capacity, const ev
   return evergrad_attention(&shape, &options, query, key, value, mixed, lse);
 }
 
+// out = residual + down(act(up(x)))
+int mlp(const evergrad_decoder_block& b, i64 rows, const float* x, const float* residual,
+        float* wide, float* narrow, float* out) {
+  int status =
+      apply(b.up, rows, x, b.is_gated ? EVERGRAD_ACTIVATION_NONE : b.activation, nullptr, wide);
+  const float* hidden = wide;
+  if (status == EVERGRAD_OK && b.is_gated) {
+    const i64 n = b.down.in;
+    status = evergrad_gated(b.activation, rows, n, wide, 2 * n, wide + n, 2 * n, narrow);
+    hidden = narrow;
+  }
+  if (status != EVERGRAD_OK) return status;
+  return apply(b.down, rows, hidden, EVERGRAD_ACTIVATION_NONE, residual, out);
+}
+
 }  // namespace
 
 int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_t tokens,
                      int64_t dim, const float* cos, const float* sin, int64_t rotary_dim,
                      float* cache, int64_t cache_layer, int64_t capacity, int64_t spans,
                      const evergrad_span* span, const float* x, float* out) noexcept {
-  i64 widest = 0, heads = 0;
+  i64 wide_size = 0, narrow_size = 0, heads = 0;
   for (i64 i = 0; i < blocks; ++i) {
     const evergrad_decoder_block& b = block[i];
-    widest = max_of(widest, max_of(b.qkv.features, b.up.features));
+    const i64 rows = min_of(tokens, mlp_rows);
+    wide_size = max_of(wide_size, max_of(tokens * b.qkv.features, rows * b.up.features));
+    narrow_size = max_of(narrow_size, max_of(tokens * b.proj.in, rows * b.down.in));
     heads = max_of(heads, b.heads);
   }
-  const Buffer normed(tokens * dim), wide(tokens * widest), narrow(tokens * widest),
-      stream(tokens * dim), small(tokens * max_of(heads, 2));
+  const Buffer normed(tokens * dim), wide(wide_size), narrow(narrow_size), stream(tokens * dim),
+      small(tokens * max_of(heads, 2));
   if (!normed || !wide || !narrow || !stream || !small) return EVERGRAD_NO_MEMORY;
   // The residual stream goes from one buffer to the other, twice in a block, and so ends in out.
   if (blocks == 0) std::memcpy(out, x, static_cast<std::size_t>(tokens * dim) * sizeof(float));
@@ -97,18 +116,10 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
       status = apply(b.proj, tokens, narrow.get(), EVERGRAD_ACTIVATION_NONE, now, stream.get());
     if (status == EVERGRAD_OK)
       status = apply(b.norm_2, tokens, dim, stream.get(), normed.get(), small.get());
-    const float* hidden = wide.get();
-    if (status == EVERGRAD_OK)
-      status = apply(b.up, tokens, normed.get(),
-                     b.is_gated ? EVERGRAD_ACTIVATION_NONE : b.activation, nullptr, wide.get());
-    if (status == EVERGRAD_OK && b.is_gated) {
-      const i64 n = b.down.in;
-      status = evergrad_gated(b.activation, tokens, n, wide.get(), 2 * n, wide.get() + n, 2 * n,
-                              narrow.get());
-      hidden = narrow.get();
-    }
-    if (status == EVERGRAD_OK)
-      status = apply(b.down, tokens, hidden, EVERGRAD_ACTIVATION_NONE, stream.get(), out);
+    // Wide as it is, the MLP takes a long prompt in pieces.
+    for (i64 r = 0; r < tokens && status == EVERGRAD_OK; r += mlp_rows)
+      status = mlp(b, min_of(mlp_rows, tokens - r), normed.get() + r * dim, stream.get() + r * dim,
+                   wide.get(), narrow.get(), out + r * dim);
     if (status != EVERGRAD_OK) return status;
     now = out;
   }

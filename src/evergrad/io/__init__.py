@@ -8,7 +8,7 @@ from .gguf_file import GGUF, read_gguf
 from .json_file import read_json, write_json
 from .safetensors_file import load_safetensors, read_safetensors, save_safetensors
 from .sharded import read_weights, save_weights
-from .stored import StoredTensor
+from .stored import StoredTensor, release
 
 __all__ = [
     "GGUF",
@@ -22,6 +22,7 @@ __all__ = [
     "read_json",
     "read_safetensors",
     "read_weights",
+    "release",
     "remove_folder",
     "save_safetensors",
     "save_weights",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .errors import CorruptFileError
 
-__all__ = ["FORMATS", "Format", "StoredTensor", "map_file"]
+__all__ = ["FORMATS", "Format", "StoredTensor", "map_file", "release"]
 
 #: Numbers that one step of dequantising makes: its temporaries stay in the cache.
 STEP = 1 << 20
@@ -184,6 +184,35 @@ def map_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         if os.fstat(file.fileno()).st_size == 0:
             raise CorruptFileError(f"{path}: truncated: the file is empty")
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
+def release(tensor: Any) -> None:
+    """Give back the memory behind what was mapped; looked at again, it is read from the disk again.
+
+    Parameters
+    ----------
+    tensor : ndarray or object with `data`
+        What is no view of a mapped file is left alone.
+
+    Examples
+    --------
+    >>> release(np.zeros(3))
+    """
+    part = tensor if isinstance(tensor, np.ndarray) else getattr(tensor, "data", None)
+    if not isinstance(part, np.ndarray) or not part.flags.c_contiguous:
+        return
+    whole = part
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    base = whole.base.obj if isinstance(whole.base, memoryview) else whole.base
+    if not isinstance(base, mmap.mmap):
+        return
+    begin = part.ctypes.data - whole.ctypes.data
+    # Pages that lie in it whole: the first and the last may be a neighbour's too.
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (begin + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if size > 0 and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED, first, size)
 
 
 def _quants() -> ModuleType:

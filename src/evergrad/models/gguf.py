@@ -216,7 +216,9 @@ def _halves(name: str, tensor: io.StoredTensor, heads: int) -> io.StoredTensor:
     if size % (2 * heads) or not tensor.shape:
         raise ValueError(f"the rows of {name!r}, {size}, are not {heads} even heads")
     rows = np.arange(size).reshape(heads, -1, 2)
-    return tensor.take_rows(rows.swapaxes(1, 2).reshape(-1))
+    taken = tensor.take_rows(rows.swapaxes(1, 2).reshape(-1))
+    io.release(tensor)
+    return taken
 
 
 def _rope_scaling(file: io.GGUF, keys: _Keys, theta: float, head_dim: int) -> dict[str, Any] | None:

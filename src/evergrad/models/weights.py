@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .. import nn, ops
+from .. import io, nn, ops
 from ..nn import Array
 
 if TYPE_CHECKING:
@@ -330,6 +330,7 @@ def fill(model: Pretrained, tensors: Mapping[str, Any], few_bits: bool = True) -
         for part in parts:
             stop = start + part.shape[0]
             parameters[name].data[start:stop] = part
+            io.release(part)
             start = stop
 
 
@@ -338,4 +339,9 @@ def _in_few_bits(parts: Sequence[Any]) -> ops.QuantizedWeight | None:
     kinds = {part.kind if isinstance(part, ops.QuantizedWeight) else None for part in parts}
     if None in kinds or len(kinds) > 1:
         return None
-    return parts[0] if len(parts) == 1 else ops.QuantizedWeight.concatenate(parts)
+    if len(parts) == 1:
+        return parts[0]
+    whole = ops.QuantizedWeight.concatenate(parts)
+    for part in parts:
+        io.release(part)
+    return whole
