@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import evergrad
-from evergrad import nn
+from evergrad import nn, ops
 from evergrad.models import GPT2, GPT2Config, KVCache, Llama, LlamaConfig
+from evergrad.models.language_model import PreNormBlock
 from evergrad.ops.decoder import Decoder, DecoderBlock, Map, Norm
 
 pytestmark = pytest.mark.skipif(
@@ -21,6 +22,7 @@ SIZE = {"vocab_size": 60, "context": 80, "layers": 3, "dim": 32}
 MODELS = {
     "gpt2": lambda: GPT2(GPT2Config(**SIZE, heads=4, hidden=96)),
     "gpt2 relu": lambda: GPT2(GPT2Config(**SIZE, heads=2, activation="relu")),
+    "gpt2 linear": lambda: GPT2(GPT2Config(**SIZE, heads=2, activation=None)),
     "llama": lambda: Llama(LlamaConfig(**SIZE, heads=4, kv_heads=2, hidden=64)),
     "llama gelu": lambda: Llama(LlamaConfig(**SIZE, heads=4, hidden=64, activation="gelu")),
     "llama biased": lambda: Llama(
@@ -86,9 +88,13 @@ def test_bit_for_bit_what_the_parts_give(model, kind, one_by_one):
     assert_same(ours, one_by_one(model, CALLS))
 
 
-def test_a_prompt_longer_than_a_piece_of_the_mlp(one_by_one):
+@pytest.mark.parametrize("length", [513, 530, 1025, 1100])
+@pytest.mark.parametrize("kind", [None, "int8"])
+def test_a_prompt_longer_than_a_piece_of_the_mlp(length, kind, one_by_one):
     config = LlamaConfig(**{**SIZE, "context": 1200}, heads=4, kv_heads=2, hidden=64)
-    model, calls = Llama(config), [(1100,), (1,)]
+    model, calls = Llama(config), [(length,), (1,)]
+    if kind is not None:
+        nn.quantize(model, kind)
     assert_same(logits_of(model, calls, batch=1), one_by_one(model, calls, batch=1))
 
 
@@ -126,6 +132,63 @@ def test_layers_that_change(model, one_by_one):
     old = model.blocks[1].mlp.down
     model.blocks[1].mlp.down = Doubled(*old.weight.data.shape[::-1], old.bias is not None, std=0.1)
     assert not model._together.ready()
+    assert_same(logits_of(model, CALLS), one_by_one(model, CALLS))
+
+
+def test_few_bits_that_are_replaced_again_and_again(model, one_by_one):
+    """An object may get the identity of one that died."""
+    nn.quantize(model, "int8")
+    rng = np.random.default_rng(3)
+    weight = model.blocks[1].mlp.down.weight
+    for _ in range(20):
+        logits_of(model, CALLS)
+        for _ in range(2):
+            weight.data = ops.quantize(rng.standard_normal(weight.data.shape, np.float32), "int8")
+        assert_same(logits_of(model, CALLS), one_by_one(model, CALLS))
+
+
+def set_eps(block):
+    block.norm_2.eps = 0.5
+
+
+def set_window(block):
+    block.attention.options["window_size"] = (2, 0)
+
+
+def set_scale(block):
+    block.attention.options["scale"] = 3.0
+
+
+def set_activation(block):
+    changed = block.mlp if hasattr(block.mlp, "gate_up") else block.mlp.up
+    changed.activation = "silu" if changed.activation != "silu" else "gelu"
+
+
+@pytest.mark.parametrize("change", [set_eps, set_window, set_scale, set_activation])
+def test_numbers_that_change(model, change, one_by_one):
+    before = logits_of(model, CALLS)
+    change(model.blocks[1])
+    after = logits_of(model, CALLS)
+    assert not np.array_equal(before[0], after[0])
+    assert_same(after, one_by_one(model, CALLS))
+
+
+def test_a_block_of_another_class(model, one_by_one):
+    class Parallel(PreNormBlock):
+        def __call__(self, x, cu_seqlens, **options):
+            out, backward = super().__call__(x, cu_seqlens, **options)
+            return out + x, backward
+
+    before = logits_of(model, CALLS)
+    model.blocks[1].__class__ = Parallel
+    after = logits_of(model, CALLS)
+    assert not np.array_equal(before[0], after[0])
+    assert_same(after, one_by_one(model, CALLS))
+
+
+def test_fewer_blocks_than_the_cache_has_layers(model, one_by_one):
+    logits_of(model, CALLS)
+    model.blocks.pop()
     assert_same(logits_of(model, CALLS), one_by_one(model, CALLS))
 
 
@@ -179,7 +242,16 @@ def block(dim=4, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"heads": 3}, r"qkv.weight: expected \(14, 4\), got \(12, 4\)"),
+        ({"heads": 4}, r"qkv.weight: expected \(16, 4\), got \(12, 4\)"),
+        ({"heads": 3}, "kv_heads: expected a number that divides heads, got heads=3, kv_heads=2"),
+        ({"kv_heads": 0}, "kv_heads: expected a number that divides heads"),
+        ({"activation": "tanh"}, "activation"),
+        ({"norm_1": Norm(True, float("nan"), np.ones(4, np.float32))}, "norm_1.eps"),
+        (
+            {"norm_1": Norm(True, 1e-6, np.ones(4, np.float32), np.ones(4, np.float32))},
+            "norm_1.bias: expected None for an rms norm",
+        ),
+        ({"down": Map(np.zeros((4, 1), np.uint8), "f16", 8, None)}, r"data: expected \[rows, 16\]"),
         ({"is_gated": False}, r"up.weight: expected \(8, 4\), got \(16, 4\)"),
         ({"activation": "swish"}, "activation"),
         ({"norm_2": Norm(True, 1e-6, np.ones(3, np.float32))}, r"norm_2.weight: .*\(4,\)"),
@@ -205,6 +277,7 @@ def test_blocks_that_do_not_fit(changes, message):
         ({"spans": [(0, 1, 0, 0, 2)]}, "spans: expected 3 rows like x, got 2"),
         ({"cos": np.zeros((3, 2), np.float32)}, "cos: expected shape"),
         ({"cos": np.zeros((3, 1), np.float32)}, "sin: "),
+        ({"sin": np.zeros((3, 1), np.float32)}, "sin: expected None without cos"),
     ],
 )
 def test_calls_that_do_not_fit(arguments, message):

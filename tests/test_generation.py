@@ -137,6 +137,22 @@ def test_the_mode_is_restored_when_the_reader_leaves(model):
     assert model.training
 
 
+def test_streams_that_overlap_leave_the_mode_as_it_was():
+    model = drawn(
+        GPT2(GPT2Config(vocab_size=60, context=24, layers=2, heads=2, dim=16, dropout=0.5))
+    )
+    expected = continued(model, [PROMPTS[0]], 8, temperature=0)[0][len(PROMPTS[0]) :]
+    model.train()
+    first, second = (models.stream(model, [PROMPTS[0]], 8, Sampling(temperature=0)) for _ in "ab")
+    next(first)
+    said = [next(second)[1]]
+    first.close()
+    assert not model.training
+    said += [token for _, token in second]
+    assert said == expected
+    assert model.training
+
+
 @pytest.mark.parametrize("penalty", [1.3, 0.7])
 def test_the_repetition_penalty_is_that_of_transformers(penalty):
     rng = np.random.default_rng(3)

@@ -272,3 +272,15 @@ def test_released_pages_are_gone_until_they_are_looked_at(tmp_path):
         np.testing.assert_array_equal(np.asarray(mapped[name]), weight)
     io.release(weights["a"])  # not of a file
     io.release(mapped["b"])
+
+
+@pytest.mark.parametrize("mode", ["c", "r+", "r"])
+def test_maps_of_others_are_not_released(tmp_path, mode):
+    """What was written to a private one is nowhere else."""
+    np.save(tmp_path / "a.npy", np.ones((1000, 500), np.float32))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode=mode)
+    if mode != "r":
+        mapped[...] = 7
+    expected = np.array(mapped)
+    io.release(np.asarray(mapped))
+    np.testing.assert_array_equal(mapped, expected)

@@ -169,6 +169,42 @@ def test_an_interrupted_reply_is_part_of_the_conversation(model):
     assert "".join(conversation.reply(10)) == model.chat(before, 10)
 
 
+def test_a_tokenizer_with_gaps_in_its_ids(model):
+    package = pytest.importorskip("tokenizers")
+    words = package.models.WordLevel({"a": 0, "b": 1, "<eos>": 9}, unk_token="a")
+    sparse = Tokenizer(package.Tokenizer(words), {"eos_token": "<eos>"})
+    assert (sparse.vocab_size, sparse.ends) == (10, {9})
+    other = type(model)(dataclasses.replace(model.config, vocab_size=12))
+    other.tokenizer = sparse
+    said = [token for token in other.stream([1, 1], 60, temperature=5.0)]
+    assert 9 not in said
+    assert set(said) <= set(range(9))
+    assert len(said) < 60  # the end is drawn, and not said
+
+
+def test_a_conversation_that_was_too_long_for_a_while(model):
+    """What the cache holds from before is not taken for what was too long."""
+    conversation = Conversation(model, [{"role": "user", "content": "Hi"}])
+    list(conversation.reply(5))
+    conversation.messages.append({"role": "user", "content": "x" * 200})
+    list(conversation.reply(5))
+    del conversation.messages[1:]
+    conversation.messages[0] = {"role": "user", "content": "Hi " + "x" * 20}
+    expected = model.chat(list(conversation.messages), 10)
+    assert "".join(conversation.reply(10)) == expected
+
+
+def test_the_next_reply_ends_one_that_is_left_unfinished(model):
+    conversation = Conversation(model, [{"role": "user", "content": "Hi"}])
+    first = conversation.reply(20)
+    said = next(first)
+    second = conversation.reply(10)
+    assert conversation.messages[-1] == {"role": "assistant", "content": said}
+    before = list(conversation.messages)
+    assert "".join(second) == model.chat(before, 10)
+    assert list(first) == []
+
+
 def test_without_a_tokenizer_ids_alone(tokenizer):
     model = GPT2(GPT2Config(vocab_size=300, context=16, layers=1, heads=2, dim=8))
     assert model.generate([1, 2], 3).shape == (5,)
@@ -202,6 +238,8 @@ def test_a_vocabulary_that_is_padded(model, tokenizer):
     padded.tokenizer = tokenizer
     assert padded.generate([1, known + 3], 20, temperature=1.0)[2:].max() < known
     assert padded.generate("The", 20, temperature=1.0).startswith("The")
+    ids = padded.generate([1, known + 3], 20, repetition_penalty=1.3)
+    assert ids[2:].max() < known
 
     small = type(model)(dataclasses.replace(model.config, vocab_size=40))
     small.tokenizer = tokenizer

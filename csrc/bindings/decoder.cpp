@@ -29,7 +29,7 @@ evergrad_decoder_block block_of(const py::handle& block) {
   b.proj = map_of(block.attr("proj"));
   b.up = map_of(block.attr("up"));
   b.down = map_of(block.attr("down"));
-  b.activation = activation_code(block.attr("activation").cast<std::string>());
+  b.activation = activation_code(block.attr("activation").cast<std::optional<std::string>>());
   b.is_gated = block.attr("is_gated").cast<bool>();
   b.heads = block.attr("heads").cast<int64_t>();
   b.kv_heads = block.attr("kv_heads").cast<int64_t>();

@@ -84,12 +84,13 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
                      int64_t dim, const float* cos, const float* sin, int64_t rotary_dim,
                      float* cache, int64_t cache_layer, int64_t capacity, int64_t spans,
                      const evergrad_span* span, const float* x, float* out) noexcept {
+  // Nearly equal: a few rows would be multiplied in another way, to other bits.
+  const i64 piece = parts_of(tokens, max_of(1, parts_of(tokens, mlp_rows)));
   i64 wide_size = 0, narrow_size = 0, heads = 0;
   for (i64 i = 0; i < blocks; ++i) {
     const evergrad_decoder_block& b = block[i];
-    const i64 rows = min_of(tokens, mlp_rows);
-    wide_size = max_of(wide_size, max_of(tokens * b.qkv.features, rows * b.up.features));
-    narrow_size = max_of(narrow_size, max_of(tokens * b.proj.in, rows * b.down.in));
+    wide_size = max_of(wide_size, max_of(tokens * b.qkv.features, piece * b.up.features));
+    narrow_size = max_of(narrow_size, max_of(tokens * b.proj.in, piece * b.down.in));
     heads = max_of(heads, b.heads);
   }
   const Buffer normed(tokens * dim), wide(wide_size), narrow(narrow_size), stream(tokens * dim),
@@ -117,8 +118,8 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
     if (status == EVERGRAD_OK)
       status = apply(b.norm_2, tokens, dim, stream.get(), normed.get(), small.get());
     // Wide as it is, the MLP takes a long prompt in pieces.
-    for (i64 r = 0; r < tokens && status == EVERGRAD_OK; r += mlp_rows)
-      status = mlp(b, min_of(mlp_rows, tokens - r), normed.get() + r * dim, stream.get() + r * dim,
+    for (i64 r = 0; r < tokens && status == EVERGRAD_OK; r += piece)
+      status = mlp(b, min_of(piece, tokens - r), normed.get() + r * dim, stream.get() + r * dim,
                    wide.get(), narrow.get(), out + r * dim);
     if (status != EVERGRAD_OK) return status;
     now = out;

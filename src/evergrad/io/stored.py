@@ -6,6 +6,7 @@ import importlib
 import math
 import mmap
 import os
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -159,6 +160,10 @@ def row_bytes(kind: str, shape: tuple[int, ...]) -> int:
     return (shape[-1] if shape else 1) // form.block * form.size
 
 
+class _FileMap(mmap.mmap):
+    """All of a file, which nobody writes to."""
+
+
 def map_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     """Map a file into memory: its bytes are read from the disk when they are looked at.
 
@@ -183,7 +188,7 @@ def map_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise CorruptFileError(f"{path}: truncated: the file is empty")
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        return np.frombuffer(_FileMap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
 def release(tensor: Any) -> None:
@@ -192,27 +197,30 @@ def release(tensor: Any) -> None:
     Parameters
     ----------
     tensor : ndarray or object with `data`
-        What is no view of a mapped file is left alone.
+        What is no view of a file that `read_gguf` or `read_safetensors` mapped is left alone.
 
     Examples
     --------
     >>> release(np.zeros(3))
     """
     part = tensor if isinstance(tensor, np.ndarray) else getattr(tensor, "data", None)
-    if not isinstance(part, np.ndarray) or not part.flags.c_contiguous:
+    if not isinstance(part, np.ndarray):
         return
+    part = part.T if part.flags.f_contiguous else part
     whole = part
     while isinstance(whole.base, np.ndarray):
         whole = whole.base
     base = whole.base.obj if isinstance(whole.base, memoryview) else whole.base
-    if not isinstance(base, mmap.mmap):
+    # Of other maps the contents might be lost: what was written to a private one is nowhere else.
+    if not isinstance(base, _FileMap) or not part.flags.c_contiguous:
         return
     begin = part.ctypes.data - whole.ctypes.data
     # Pages that lie in it whole: the first and the last may be a neighbour's too.
     first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
     size = (begin + part.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
     if size > 0 and hasattr(base, "madvise"):
-        base.madvise(mmap.MADV_DONTNEED, first, size)
+        with suppress(OSError):  # locked into memory: it stays
+            base.madvise(mmap.MADV_DONTNEED, first, size)
 
 
 def _quants() -> ModuleType:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import ops
+from .. import nn, ops
 from ..nn import Array
 from .prompting import ends_of, is_single, known_tokens
 
@@ -153,9 +153,7 @@ def beam_search(
     texts = [_Beams(num_beams, length_penalty) for _ in given]
     if max_new_tokens <= 0 or not given:
         return [np.zeros(0, np.int64) for _ in given]
-    was_training = model.training
-    model.train(False)
-    try:
+    with nn.evaluating(model):
         capacity = min(max_new_tokens, model.config.context)
         cu_seqlens = np.concatenate([[0], np.cumsum([len(prompt) for prompt in given])])
         cache = model.new_cache(model.encode(np.concatenate(given), cu_seqlens), capacity)
@@ -164,7 +162,7 @@ def beam_search(
         tokens = np.full(len(active) * num_beams, model.config.start_token, np.int64)
         for _ in range(capacity):
             logits = model.logits(tokens, np.arange(len(tokens) + 1), cache=cache)
-            log_probs = ops.log_softmax(logits[:, :vocab_size])
+            log_probs = ops.log_softmax(np.ascontiguousarray(logits[:, :vocab_size]))
             log_probs = log_probs.reshape(len(active), num_beams, -1)
             if np.isnan(log_probs).any():
                 raise FloatingPointError("the logits hold NaN: the model's weights have diverged")
@@ -179,8 +177,6 @@ def beam_search(
                 break
             cache.select(slots)
             tokens = np.array([ids[-1] for text in active for ids in texts[text].ids], np.int64)
-    finally:
-        model.train(was_training)
     return [np.array(text.best(), np.int64) for text in texts]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import ops
+from .. import nn, ops
 from ..nn import Array
 
 __all__ = ["Explained", "explain"]
@@ -86,20 +86,18 @@ def explain(model: Any, ids: npt.ArrayLike, alternatives: int = 3) -> Explained:
         raise ValueError(f"ids: expected 1 to {LONGEST} tokens, got {got}")
     given = given.astype(np.int64)
     layers: list[Array] = []
-    was_training = model.training
-    model.train(False)
-    try:
-        for block in model.blocks:
-            block.attention.observer = layers.append
-        decoder = hasattr(model, "logits") and model.blocks[0].attention.options["is_causal"]
-        if decoder:
-            log_probs = ops.log_softmax(model.logits(given))
-        else:
-            model.encode(given)
-    finally:
-        for block in model.blocks:
-            block.attention.observer = None
-        model.train(was_training)
+    with nn.evaluating(model):
+        try:
+            for block in model.blocks:
+                block.attention.observer = layers.append
+            decoder = hasattr(model, "logits") and model.blocks[0].attention.options["is_causal"]
+            if decoder:
+                log_probs = ops.log_softmax(model.logits(given))
+            else:
+                model.encode(given)
+        finally:
+            for block in model.blocks:
+                block.attention.observer = None
 
     n, count = given.size, alternatives if decoder else 0
     likelihood = np.full(n, np.nan, np.float32)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .. import ops
+from .. import nn, ops
 from ..nn import Array
 from .cache import KVCache
 
@@ -125,6 +125,7 @@ class Sampling:
         """
         if self.repetition_penalty != 1:
             seen, penalty = np.unique(text), np.float32(self.repetition_penalty)
+            seen = seen[seen < len(logits)]  # others cannot come again
             logits = logits.copy()
             old = logits[seen]
             logits[seen] = np.where(old > 0, old / penalty, old * penalty)
@@ -237,31 +238,31 @@ def stream(
                 f"the cache holds {texts[0].read} tokens of a context of {context}:"
                 f" the prompt must have more, and fit, got {texts[0].given}"
             )
-    first, was_training = texts[0], model.training
-    model.train(False)
+    first = texts[0]
     over: set[int] = set()  # texts that the caller has ended
     try:
-        while texts:
-            cache.truncate([text.read - text.start for text in texts])
-            logits = _logits(model, texts, cache)[:, :vocab_size]
-            kept = []
-            for slot, (text, row) in enumerate(zip(texts, logits, strict=True)):
-                number = (text.index << 32) + text.length - text.given
-                token = sampling.draw(row, text.ids[: text.length], number)
-                if token in stop:
-                    continue
-                text.append(token)
-                ended = yield text.index, token
-                if ended is not None:
-                    over.update([ended] if isinstance(ended, int) else ended)
-                if text.length - text.given < max_new_tokens:
-                    kept.append(slot)
-            kept = [slot for slot in kept if texts[slot].index not in over]
-            if 0 < len(kept) < len(texts):  # without any, the cache has done its work
-                cache.select(kept)
-            texts = [texts[slot] for slot in kept]
+        with nn.evaluating(model):
+            while texts:
+                if any(text.read == text.start for text in texts):  # begins, or begins anew
+                    cache.truncate([text.read - text.start for text in texts])
+                logits = _logits(model, texts, cache)[:, :vocab_size]
+                kept = []
+                for slot, (text, row) in enumerate(zip(texts, logits, strict=True)):
+                    number = (text.index << 32) + text.length - text.given
+                    token = sampling.draw(row, text.ids[: text.length], number)
+                    if token in stop:
+                        continue
+                    text.append(token)
+                    ended = yield text.index, token
+                    if ended is not None:
+                        over.update([int(ended)] if isinstance(ended, (int, np.integer)) else ended)
+                    if text.length - text.given < max_new_tokens:
+                        kept.append(slot)
+                kept = [slot for slot in kept if texts[slot].index not in over]
+                if 0 < len(kept) < len(texts):  # without any, the cache has done its work
+                    cache.select(kept)
+                texts = [texts[slot] for slot in kept]
     finally:
-        model.train(was_training)
         if first.start:  # what the cache holds begins in the middle of the text
             cache.truncate(0)
 

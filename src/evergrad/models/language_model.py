@@ -255,13 +255,13 @@ class CausalLM(Prompted, TokenModel):
         x, _, _ = self._embed(input_ids, positions)
         rotation = self._rotation(positions)
         if self._together is None or self._together.blocks is not self.blocks:
-            self._together = nn.CachedBlocks(self.blocks)
+            self._together = nn.CachedBlocks(self.blocks, PreNormBlock)
         if self._together.ready():
             spans = [
                 (slots.start, slots.stop - slots.start, tokens.start, start, end - start)
                 for slots, tokens, start, end in cache.spans
             ]
-            x = self._together.run(x, cache.memory, spans, rotation)
+            x = self._together.run(x, cache.memory[: len(self.blocks)], spans, rotation)
         else:
             for layer, block in enumerate(self.blocks):
                 x, _ = block(x, cu_seqlens, need_dx=False, rotation=rotation, cache=cache[layer])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -285,6 +285,7 @@ class Conversation:
         self.messages = list(messages)
         self._cache = KVCache(model.config)
         self._read = np.empty(0, np.int64)  # what the cache holds, or the beginning of it
+        self._running: Generator[str, None, None] | None = None
 
     def reply(self, max_new_tokens: int = 200, **options: Any) -> Iterator[str]:
         """Say the assistant's next message, piece by piece; what was said joins the messages.
@@ -299,22 +300,30 @@ class Conversation:
         Returns
         -------
         iterator of str
-            Pieces of the message. One that is closed early leaves what it said.
+            Pieces of the message. One that is closed early leaves what it said, as the next
+            `reply` makes it do.
 
         Raises
         ------
         ValueError
             When the chat template refuses the messages, or an argument is out of range.
         """
+        if self._running is not None:
+            self._running.close()  # the cache is for one at a time
         sampling, stop = _sampling(options)
         ids = self._tokenizer.encode(self._tokenizer.chat(self.messages), parse_special=True)
         cache = self._rewound(ids) if len(ids) <= self._cache.capacity else None
+        if cache is None:
+            self._cache.reset()
         strings, tokens = _stops(stop)
         text = TextStream(self._tokenizer, strings)
         found = self._model._stream([ids], max_new_tokens, sampling, tokens, cache)
-        return self._said(ids, found, text)
+        self._running = self._said(ids, found, text)
+        return self._running
 
-    def _said(self, ids: Ids, found: Iterator[tuple[int, int]], text: TextStream) -> Iterator[str]:
+    def _said(
+        self, ids: Ids, found: Iterator[tuple[int, int]], text: TextStream
+    ) -> Generator[str, None, None]:
         said: list[int] = []
         try:
             for _, token in found:

@@ -18,7 +18,7 @@ from .flat import FlatParameters, flatten_
 from .head import Head
 from .linear import Linear, ResidualLinear
 from .mlp import MLP, GatedMLP
-from .module import Module
+from .module import Module, evaluating
 from .norm import LayerNorm, RMSNorm
 from .packed import PackedLinear
 from .parameter import Parameter
@@ -61,6 +61,7 @@ __all__ = [
     "Sigmoid",
     "Tanh",
     "embedding_sum",
+    "evaluating",
     "flatten_",
     "once",
     "quantize",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -27,32 +28,39 @@ class CachedBlocks:
     ----------
     blocks : list of module
         With `norm_1`, `attention`, `norm_2` and `mlp`. They may change between calls: what is not
-        a plain layer of this package any more, or drops, is noticed.
+        a plain layer of this package any more, or drops, is noticed, and so are other arrays and
+        numbers in them.
+    kind : type
+        The class of a plain block.
     """
 
-    def __init__(self, blocks: Sequence[Any]) -> None:
-        self.blocks = blocks
+    def __init__(self, blocks: Sequence[Any], kind: type) -> None:
+        self.blocks, self._kind = blocks, kind
         self._decoder: Decoder | None = None
-        self._seen: list[tuple[int, ...]] = []
+        # Arrays and numbers that the decoder was told of. To hold them keeps their identities
+        # from others.
+        self._arrays: list[Any] = []
+        self._numbers: list[Any] = []
 
     def __reduce__(self) -> Any:
-        return CachedBlocks, (self.blocks,)  # copies look at their own blocks anew
+        return CachedBlocks, (self.blocks, self._kind)  # copies look at their own blocks anew
 
     def ready(self) -> bool:
         """Whether `run` can take the place of the blocks; if not, call them one by one."""
         if not Decoder.is_available():
             return False
-        seen = []
+        arrays: list[Any] = []
+        numbers: list[Any] = []
         for block in self.blocks:
-            if not _is_plain(block):
+            if type(block) is not self._kind or not _is_plain(block):
                 return False
-            seen.append(_identity(block))
-        if self._decoder is None or seen != self._seen:
+            _look(block, arrays, numbers)
+        same = len(arrays) == len(self._arrays) and numbers == self._numbers
+        if self._decoder is None or not (same and all(map(is_, arrays, self._arrays))):
             described = [_described(block) for block in self.blocks]
             if not all(_is_float32(each) for each in described):
                 return False
-            # The decoder keeps these arrays, so that no other gets their identities.
-            self._decoder, self._seen = Decoder(described), seen
+            self._decoder, self._arrays, self._numbers = Decoder(described), arrays, numbers
         return True
 
     def run(
@@ -89,19 +97,23 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def _identity(block: Any) -> tuple[int, ...]:
-    """Of the arrays that a decoder was told of."""
+def _look(block: Any, arrays: list[Any], numbers: list[Any]) -> None:
+    """Collect the arrays and the numbers of a block that a decoder is told of."""
     attention, mlp = block.attention, block.mlp
-    up = mlp.gate_up if type(mlp) is GatedMLP else mlp.up
-    found = [id(block.norm_1.weight.data), id(block.norm_2.weight.data)]
+    gated = type(mlp) is GatedMLP
+    up = mlp.gate_up if gated else mlp.up
     for norm in (block.norm_1, block.norm_2):
+        arrays.append(norm.weight.data)
+        numbers.append(norm.eps)
         if type(norm) is LayerNorm:
-            found.append(id(norm.bias.data))
+            arrays.append(norm.bias.data)
     for layer in (attention.qkv, attention.proj, up, mlp.down):
-        found.append(id(layer.weight.data))
+        arrays.append(layer.weight.data)
         if layer.bias is not None:
-            found.append(id(layer.bias.data))
-    return tuple(found)
+            arrays.append(layer.bias.data)
+    numbers += (attention.options["scale"], attention.options["window_size"])
+    numbers += (attention.heads, attention.kv_heads, attention.head_dim)
+    numbers.append(mlp.activation if gated else up.activation)
 
 
 def _described(block: Any) -> DecoderBlock:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +16,7 @@ from .flat import FlatParameters, flatten_
 from .parameter import Parameter
 from .random import RandomStream
 
-__all__ = ["Module"]
+__all__ = ["Module", "evaluating"]
 
 T = TypeVar("T")
 
@@ -82,7 +85,7 @@ class Module:
                 if value.requires_grad:
                     return True
             elif isinstance(value, Module):
-                waiting.extend(vars(value).values())
+                waiting.extend(list(vars(value).values()))
             elif isinstance(value, (list, tuple)):
                 waiting.extend(value)
         return False
@@ -213,6 +216,45 @@ class Module:
         return dict(_walk(self, RandomStream, "", set()))
 
 
+#: Of each model that somebody evaluates: how many, and the mode that it goes back to.
+_evaluated: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
+_evaluated_lock = Lock()
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode for the length of a ``with`` block; several may overlap, in any order.
+
+    Parameters
+    ----------
+    model : Module
+        Gets its mode back when the last of them ends.
+
+    Examples
+    --------
+    >>> module = Module()
+    >>> with evaluating(module):
+    ...     module.training
+    False
+    >>> module.training
+    True
+    """
+    with _evaluated_lock:
+        count, mode = _evaluated.get(model, (0, model.training))
+        _evaluated[model] = count + 1, mode
+        if model.training:
+            model.train(False)
+    try:
+        yield
+    finally:
+        with _evaluated_lock:
+            count, mode = _evaluated.pop(model)
+            if count > 1:
+                _evaluated[model] = count - 1, mode
+            elif mode:
+                model.train(mode)
+
+
 def _walk(value: Any, kind: type[T], name: str, seen: set[int]) -> Iterator[tuple[str, T]]:
     """Yield the objects of class `kind` at and below `value`, depth first, with dotted names."""
     if isinstance(value, kind) and id(value) not in seen:
@@ -220,7 +262,7 @@ def _walk(value: Any, kind: type[T], name: str, seen: set[int]) -> Iterator[tupl
         yield name, value
     members: Iterable[tuple[str, Any]]
     if isinstance(value, Module):
-        members = vars(value).items()
+        members = list(vars(value).items())  # another thread may set one meanwhile
     elif isinstance(value, (list, tuple)):
         members = ((str(i), member) for i, member in enumerate(value))
     else:

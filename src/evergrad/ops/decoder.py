@@ -55,7 +55,7 @@ class DecoderBlock(NamedTuple):
     norm_2: Norm
     up: Map
     down: Map
-    activation: str
+    activation: str | None
     is_gated: bool
     heads: int
     kv_heads: int
@@ -96,7 +96,7 @@ class Decoder:
     """
 
     def __init__(self, blocks: Sequence[DecoderBlock]) -> None:
-        self.blocks = list(blocks)
+        self.blocks = tuple(blocks)  # the native half holds addresses of their arrays
         for block in self.blocks:
             _check_block(block, self.blocks[0])
         self._native = active.decoder(self.blocks)
@@ -164,11 +164,20 @@ class Decoder:
             _check.has_rank("cos", cos, 2, 2)
             _check.has_shape("cos", cos, (tokens, min(cos.shape[1], first.head_dim // 2)))
             _check.required("sin", sin, cos.shape, "cos", cos)
+        elif sin is not None:
+            raise ValueError("sin: expected None without cos, got an array")
+        _check.no_overlap("cache", cache, x=x, cos=cos, sin=sin)
         result: np.ndarray = self._native.run(x, cache, spans, cos, sin)
         return result
 
 
 def _check_block(block: DecoderBlock, first: DecoderBlock) -> None:
+    heads, kv_heads, head_dim = block.heads, block.kv_heads, block.head_dim
+    if min(heads, kv_heads, head_dim) < 1 or heads % kv_heads:
+        raise ValueError(
+            f"kv_heads: expected a number that divides heads, got heads={heads},"
+            f" kv_heads={kv_heads}, head_dim={head_dim}"
+        )
     dim, inner = first.qkv.in_features, block.heads * block.head_dim
     rows = inner + 2 * block.kv_heads * block.head_dim
     hidden = block.down.in_features
@@ -176,6 +185,9 @@ def _check_block(block: DecoderBlock, first: DecoderBlock) -> None:
         _check.floats(f"{name}.weight", norm.weight)
         _check.has_shape(f"{name}.weight", norm.weight, (dim,))
         _check.optional(f"{name}.bias", norm.bias, (dim,), f"{name}.weight", norm.weight)
+        _check.number(f"{name}.eps", norm.eps, 0.0)
+        if norm.is_rms and norm.bias is not None:
+            raise ValueError(f"{name}.bias: expected None for an rms norm, got an array")
     for name, map, shape in (
         ("qkv", block.qkv, (rows, dim)),
         ("proj", block.proj, (dim, inner)),
@@ -184,12 +196,18 @@ def _check_block(block: DecoderBlock, first: DecoderBlock) -> None:
     ):
         if map.kind is None:
             _check.floats(f"{name}.weight", map.weight)
+            _check.has_shape(f"{name}.weight", map.weight, (len(map.weight), map.in_features))
+        else:
+            QuantizedWeight(map.weight, map.kind, map.in_features)  # checks the bytes
         if (len(map.weight), map.in_features) != shape:
             raise ValueError(
                 f"{name}.weight: expected {shape}, got {(len(map.weight), map.in_features)}"
             )
         like = block.norm_1.weight
         _check.optional(f"{name}.bias", map.bias, shape[:1], "norm_1.weight", like)
-    _check.choice("activation", block.activation, ACTIVATIONS)
+    gates = ("silu", "gelu", "gelu_tanh")
+    _check.choice("activation", block.activation, gates if block.is_gated else ACTIVATIONS)
+    _check.number("scale", block.scale)
+    _check.integer("window_left", block.window_left, -1, 2**62)
     if (block.kv_heads, block.head_dim) != (first.kv_heads, first.head_dim):
         raise ValueError("blocks: expected all to share a cache, got other heads")

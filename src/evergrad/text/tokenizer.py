@@ -71,6 +71,7 @@ class Tokenizer:
         chat_template: str | None = None,
     ) -> None:
         self._inner = inner
+        self._size: int | None = None  # looked for once
         self._lock = threading.Lock()  # the package keeps what a call asks for as a setting
         inner.encode_special_tokens = True  # as ordinary text; the file does not store this
         inner.no_padding()  # files made elsewhere may pad and truncate
@@ -296,7 +297,9 @@ class Tokenizer:
         """
         inner, special, add_bos = vocabulary.from_gguf(_tokenizers(), metadata)
         template = metadata.get("tokenizer.chat_template")
-        return cls(inner, special, add_bos=add_bos, chat_template=template)
+        made = cls(inner, special, add_bos=add_bos, chat_template=template)
+        made._size = len(metadata["tokenizer.ggml.tokens"])
+        return made
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the tokenizer to a ``tokenizer.json``.
@@ -352,8 +355,10 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, the special ones included."""
-        return int(self._inner.get_vocab_size())
+        """Number of ids, those of special tokens included: the largest and all below it."""
+        if self._size is None:  # ids may have gaps
+            self._size = 1 + max(self._inner.get_vocab().values(), default=-1)
+        return self._size
 
     def encode(
         self,

@@ -15,6 +15,10 @@ from .softmax import peak
 Array = NDArray[Any]
 
 
+#: Terms of a sum in float32 that are added in a row; a vocabulary's would lose a digit.
+_TERMS = 1024
+
+
 @kernel
 def _cross_entropy_kernel(
     logits: Array, target: Array, ignore_index: int, smoothing: float, losses: Array, lse: Array
@@ -26,8 +30,11 @@ def _cross_entropy_kernel(
             row = logits[r]
             top = peak(row)
             total = ZERO
-            for j in range(n):
-                total += exp(row[j] - top)
+            for begin in range(0, n, _TERMS):
+                part = ZERO
+                for j in range(begin, min(begin + _TERMS, n)):
+                    part += exp(row[j] - top)
+                total += part
             lse[r] = top + np.log(total)
             losses[r] = ZERO
             if target[r] == ignore_index:
