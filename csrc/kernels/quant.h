@@ -21,7 +21,6 @@
 
 #include "kernels/table.h"
 #include "simd/pair.h"
-#include "simd/quads.h"
 
 namespace evergrad {
 namespace {
@@ -212,7 +211,7 @@ void unpack(QuantKind kind, i64 n, const uint8_t* src, float* out) {
 }
 
 // The blocks that are read at once, where they are.
-constexpr int together = Vec::width >= 4 ? quads : 0;
+constexpr int together = Vec::width / 4;
 constexpr bool has_quads(QuantKind kind) {
   return together > 0 && (kind == QuantKind::q4_0 || kind == QuantKind::q4_1);
 }

@@ -166,5 +166,40 @@ EVG_INLINE Vec as_float(VecI a) { return {_mm256_castsi256_ps(a.v)}; }
 
 EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
 
+// Several blocks of a row at once.
+EVG_INLINE __m128i bytes16_at(const uint8_t* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+EVG_INLINE int two_halves_at(const uint8_t* p) {
+  int32_t two;
+  __builtin_memcpy(&two, p, 4);
+  return two;
+}
+
+struct Pairs {
+  __m128 v;
+};
+
+template <int stride>
+EVG_INLINE VecI quads_at(const uint8_t* p) {
+  const __m256i v = _mm256_castsi128_si256(bytes16_at(p));
+  return {_mm256_inserti128_si256(v, bytes16_at(p + stride), 1)};
+}
+template <int stride>
+EVG_INLINE Pairs pairs_at(const uint8_t* p) {
+  return {_mm_cvtph_ps(_mm_setr_epi32(two_halves_at(p), two_halves_at(p + stride), 0, 0))};
+}
+EVG_INLINE Vec firsts(Pairs a) {
+  const __m256 two = _mm256_insertf128_ps(_mm256_castps128_ps256(a.v), _mm_movehl_ps(a.v, a.v), 1);
+  return {_mm256_permute_ps(two, 0)};
+}
+EVG_INLINE Pairs no_pairs() { return {_mm_setzero_ps()}; }
+EVG_INLINE Pairs fma_pairs(Pairs a, const float* b, Pairs c) {
+  return {_mm_fmadd_ps(a.v, _mm_loadu_ps(b), c.v)};
+}
+EVG_INLINE __m128 both_sums(Pairs a) { return _mm_add_ps(a.v, _mm_movehl_ps(a.v, a.v)); }
+EVG_INLINE float sum_firsts(Pairs a) { return _mm_cvtss_f32(both_sums(a)); }
+EVG_INLINE float sum_seconds(Pairs a) { return _mm_cvtss_f32(_mm_movehdup_ps(both_sums(a))); }
+
 }  // namespace
 }  // namespace evergrad

@@ -165,6 +165,48 @@ EVG_INLINE Vec low_nibbles(VecI a) {
 EVG_INLINE VecI as_int(Vec a) { return {_mm512_castps_si512(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {_mm512_castsi512_ps(a.v)}; }
 
+// Several blocks of a row at once.
+EVG_INLINE __m128i bytes16_at(const uint8_t* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+EVG_INLINE int two_halves_at(const uint8_t* p) {
+  int32_t two;
+  __builtin_memcpy(&two, p, 4);
+  return two;
+}
+
+struct Pairs {
+  __m256 v;
+};
+
+template <int stride>
+EVG_INLINE VecI quads_at(const uint8_t* p) {
+  __m512i v = _mm512_castsi128_si512(bytes16_at(p));
+  v = _mm512_inserti32x4(v, bytes16_at(p + stride), 1);
+  v = _mm512_inserti32x4(v, bytes16_at(p + 2 * stride), 2);
+  return {_mm512_inserti32x4(v, bytes16_at(p + 3 * stride), 3)};
+}
+template <int stride>
+EVG_INLINE Pairs pairs_at(const uint8_t* p) {
+  return {_mm256_cvtph_ps(_mm_setr_epi32(two_halves_at(p), two_halves_at(p + stride),
+                                         two_halves_at(p + 2 * stride),
+                                         two_halves_at(p + 3 * stride)))};
+}
+EVG_INLINE Vec firsts(Pairs a) {
+  const __m512i from = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
+  return {_mm512_permutexvar_ps(from, _mm512_castps256_ps512(a.v))};
+}
+EVG_INLINE Pairs no_pairs() { return {_mm256_setzero_ps()}; }
+EVG_INLINE Pairs fma_pairs(Pairs a, const float* b, Pairs c) {
+  return {_mm256_fmadd_ps(a.v, _mm256_loadu_ps(b), c.v)};
+}
+EVG_INLINE __m128 both_sums(Pairs a) {
+  const __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  return _mm_add_ps(s, _mm_movehl_ps(s, s));
+}
+EVG_INLINE float sum_firsts(Pairs a) { return _mm_cvtss_f32(both_sums(a)); }
+EVG_INLINE float sum_seconds(Pairs a) { return _mm_cvtss_f32(_mm_movehdup_ps(both_sums(a))); }
+
 }  // namespace
 }  // namespace evergrad
 

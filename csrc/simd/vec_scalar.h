@@ -16,6 +16,10 @@
 //   to_int          rounds to nearest even; beyond int32 and for NaN any value, but no trap.
 //   load_u8 ...     width bytes (or pairs of them, little-endian) at any address, as int32 lanes.
 //   half_to_float   IEEE binary16.
+//   quads_at        of Vec::width / 4 blocks that lie `stride` bytes apart, 16 bytes each: block b's
+//                   in lanes 4 b ... 4 b + 3.
+//   pairs_at        of each block two halves, as floats; firsts has the first of block b's in its
+//                   lanes, fma_pairs takes b from memory, sum_firsts and sum_seconds add up.
 //   VecI            int32 lanes that wrap; shr shifts in zeros, sar the sign; ltu is unsigned.
 #pragma once
 
@@ -153,6 +157,28 @@ EVG_INLINE Vec as_float(VecI a) {
 }
 
 EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
+
+// Several blocks of a row at once.
+struct Pairs {
+  float a, b;
+};
+template <int stride>
+EVG_INLINE VecI quads_at(const uint8_t* p) {
+  return load_u8(p);  // never asked: a single lane holds no block
+}
+template <int stride>
+EVG_INLINE Pairs pairs_at(const uint8_t* p) {
+  uint16_t two[2];
+  __builtin_memcpy(two, p, 4);
+  return {half_to_float(two[0]), half_to_float(two[1])};
+}
+EVG_INLINE Vec firsts(Pairs a) { return set1(a.a); }
+EVG_INLINE Pairs no_pairs() { return {0.0f, 0.0f}; }
+EVG_INLINE Pairs fma_pairs(Pairs a, const float* b, Pairs c) {
+  return {a.a * b[0] + c.a, a.b * b[1] + c.b};
+}
+EVG_INLINE float sum_firsts(Pairs a) { return a.a; }
+EVG_INLINE float sum_seconds(Pairs a) { return a.b; }
 
 }  // namespace
 }  // namespace evergrad

@@ -10,7 +10,6 @@
 #include "check.h"
 #include "simd/math.h"
 #include "simd/pair.h"
-#include "simd/quads.h"
 
 namespace {
 

@@ -248,7 +248,8 @@ def evaluating(model: Any) -> Iterator[None]:
         yield
     finally:
         with _evaluated_lock:
-            count, mode = _evaluated.pop(model)
+            # Nobody knows a model any more that is collected together with what evaluates it.
+            count, mode = _evaluated.pop(model, (1, False))
             if count > 1:
                 _evaluated[model] = count - 1, mode
             elif mode:
