@@ -50,5 +50,19 @@ EVG_INLINE float second_in(Pair a) { return a.b; }
 EVG_INLINE Vec first_of(Pair a) { return set1(first_in(a)); }
 EVG_INLINE Vec second_of(Pair a) { return set1(second_in(a)); }
 
+#ifndef EVG_SEVERAL_BLOCKS
+// A vector that holds one block, or a part of it: its pairs (vec_scalar.h) are one.
+using Pairs = Pair;
+template <int stride>
+EVG_INLINE Pairs pairs_at(const uint8_t* p) {
+  return halves_at(p);
+}
+EVG_INLINE Vec firsts(Pairs a) { return first_of(a); }
+EVG_INLINE Pairs no_pairs() { return pair_of(0.0f, 0.0f); }
+EVG_INLINE Pairs fma_pairs(Pairs a, const float* b, Pairs c) { return fma_pair(a, b, c); }
+EVG_INLINE float sum_firsts(Pairs a) { return first_in(a); }
+EVG_INLINE float sum_seconds(Pairs a) { return second_in(a); }
+#endif
+
 }  // namespace
 }  // namespace evergrad

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "common.h"
+#include "x86.h"
 
 namespace evergrad {
 namespace {
@@ -167,15 +168,7 @@ EVG_INLINE Vec as_float(VecI a) { return {_mm256_castsi256_ps(a.v)}; }
 EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
 
 // Several blocks of a row at once.
-EVG_INLINE __m128i bytes16_at(const uint8_t* p) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-}
-EVG_INLINE int two_halves_at(const uint8_t* p) {
-  int32_t two;
-  __builtin_memcpy(&two, p, 4);
-  return two;
-}
-
+#define EVG_SEVERAL_BLOCKS
 struct Pairs {
   __m128 v;
 };

@@ -4,6 +4,7 @@
 #include <immintrin.h>
 
 #include "common.h"
+#include "x86.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
 // GCC 12's own intrinsics start from a register that is uninitialized on purpose, and warn of it.
@@ -166,15 +167,7 @@ EVG_INLINE VecI as_int(Vec a) { return {_mm512_castps_si512(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {_mm512_castsi512_ps(a.v)}; }
 
 // Several blocks of a row at once.
-EVG_INLINE __m128i bytes16_at(const uint8_t* p) {
-  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-}
-EVG_INLINE int two_halves_at(const uint8_t* p) {
-  int32_t two;
-  __builtin_memcpy(&two, p, 4);
-  return two;
-}
-
+#define EVG_SEVERAL_BLOCKS
 struct Pairs {
   __m256 v;
 };

@@ -149,27 +149,11 @@ EVG_INLINE Vec as_float(VecI a) { return {vreinterpretq_f32_s32(a.v)}; }
 
 EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
 
-// Several blocks of a row at once.
-struct Pairs {
-  float a, b;
-};
+// A block of a row; its pair is that of pair.h.
 template <int stride>
 EVG_INLINE VecI quads_at(const uint8_t* p) {
   return {vreinterpretq_s32_u8(vld1q_u8(p))};
 }
-template <int stride>
-EVG_INLINE Pairs pairs_at(const uint8_t* p) {
-  uint16_t two[2];
-  __builtin_memcpy(two, p, 4);
-  return {half_to_float(two[0]), half_to_float(two[1])};
-}
-EVG_INLINE Vec firsts(Pairs a) { return set1(a.a); }
-EVG_INLINE Pairs no_pairs() { return {0.0f, 0.0f}; }
-EVG_INLINE Pairs fma_pairs(Pairs a, const float* b, Pairs c) {
-  return {a.a * b[0] + c.a, a.b * b[1] + c.b};
-}
-EVG_INLINE float sum_firsts(Pairs a) { return a.a; }
-EVG_INLINE float sum_seconds(Pairs a) { return a.b; }
 
 }  // namespace
 }  // namespace evergrad

@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = Path("evergrad-store")
 PICTURES = (".png", ".svg", ".pdf")
-#: Files that hold a tokenizer in a form that is not read.
-OTHER_TOKENIZERS = (
-    "vocab.txt", "vocab.json", "merges.txt",
-    "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
-)  # fmt: skip
 
 TextArgument = Annotated[
     str,
@@ -281,8 +276,10 @@ def open_model(store: Path, version: str | None, model: str | Path | None) -> tu
 def _no_tokenizer(path: Path) -> str:
     if path.is_file():
         return f"{path}: no tokenizer in it, which texts need"
+    from evergrad.text.tokenizer import older_files
+
     message = f"{path}: no tokenizer.json, which texts need"
-    found = [name for name in OTHER_TOKENIZERS if (path / name).is_file()]
+    found = older_files(path)
     if not found:
         return message
     folder = repr(str(path))

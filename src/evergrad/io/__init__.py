@@ -5,7 +5,7 @@ from __future__ import annotations
 from .atomic import atomic_file, atomic_folder, clean_leftovers, remove_folder, write_atomic
 from .errors import CorruptFileError
 from .gguf_file import GGUF, read_gguf
-from .json_file import read_json, write_json
+from .json_file import JsonObject, read_json, write_json
 from .safetensors_file import load_safetensors, read_safetensors, save_safetensors
 from .sharded import read_weights, save_weights
 from .stored import StoredTensor, release
@@ -13,6 +13,7 @@ from .stored import StoredTensor, release
 __all__ = [
     "GGUF",
     "CorruptFileError",
+    "JsonObject",
     "StoredTensor",
     "atomic_file",
     "atomic_folder",

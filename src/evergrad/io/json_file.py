@@ -103,6 +103,51 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise CorruptFileError(f"{path}: {problem}") from error
 
 
+class JsonObject:
+    """An object in a JSON file of others, whose values are checked when they are asked for.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    optional : bool, default False
+        Whether there need not be one; it then says nothing.
+
+    Attributes
+    ----------
+    values : dict
+        All of it.
+
+    Raises
+    ------
+    CorruptFileError
+        As `read_json`, or if the file holds something else than an object.
+
+    Examples
+    --------
+    >>> JsonObject("no/such.json", optional=True).get("dim", (int,), "an integer") is None
+    True
+    """
+
+    def __init__(self, path: str | os.PathLike[str], optional: bool = False) -> None:
+        self.path = Path(path)
+        self.values: Any = {} if optional and not self.path.is_file() else read_json(path)
+        if not isinstance(self.values, dict):
+            raise CorruptFileError(f"{path}: expected an object, got {type(self.values).__name__}")
+
+    def get(self, name: str, types: tuple[type, ...], expected: str) -> Any:
+        """A value of one of the types, or None; `expected` is what an error says of them."""
+        value = self.values.get(name)
+        if value is not None and type(value) not in types:
+            raise self.error(name, expected)
+        return value
+
+    def error(self, name: str, expected: str) -> CorruptFileError:
+        """What to raise of a value that is there."""
+        value = self.values[name]
+        return CorruptFileError(f"{self.path}: {name} must be {expected}, is {value!r:.80}")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()

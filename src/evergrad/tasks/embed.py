@@ -286,17 +286,17 @@ def _settings(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {sorted(unknown)} are not supported")
     settings: dict[str, Any] = {"normalize": "Normalize" in kinds}
     if "Pooling" in kinds:
-        settings |= _pooling(_File(folder / kinds["Pooling"] / "config.json"))
-    settings |= _prompts(_File(folder / "config_sentence_transformers.json", optional=True))
-    sizes = _File(folder / "sentence_bert_config.json", optional=True)
-    settings["lowercase"] = sizes.get("do_lower_case", bool, "true or false") or False
-    tokenizer = _File(folder / "tokenizer_config.json", optional=True)
+        settings |= _pooling(io.JsonObject(folder / kinds["Pooling"] / "config.json"))
+    settings |= _prompts(io.JsonObject(folder / "config_sentence_transformers.json", optional=True))
+    sizes = io.JsonObject(folder / "sentence_bert_config.json", optional=True)
+    settings["lowercase"] = sizes.get("do_lower_case", (bool,), "true or false") or False
+    tokenizer = io.JsonObject(folder / "tokenizer_config.json", optional=True)
     length = _length(sizes, "max_seq_length")
     settings["max_tokens"] = length or _length(tokenizer, "model_max_length")
     return settings
 
 
-def _length(file: _File, name: str) -> int | None:
+def _length(file: io.JsonObject, name: str) -> int | None:
     value = file.values.get(name)
     if value is None:
         return None
@@ -310,52 +310,29 @@ def _is_module(entry: Any) -> bool:
     return isinstance(entry, dict) and all(type(entry.get(k)) is str for k in ("type", "path"))
 
 
-def _pooling(file: _File) -> dict[str, Any]:
+def _pooling(file: io.JsonObject) -> dict[str, Any]:
     known = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
     names = [name for name in file.values if name.startswith("pooling_mode_")]
-    modes = [name for name in names if file.get(name, bool, "true or false")]
+    modes = [name for name in names if file.get(name, (bool,), "true or false")]
     # Instead of those, newer files may have the mode's own name.
-    mode = file.get("pooling_mode", str, "the name of a mode")
+    mode = file.get("pooling_mode", (str,), "the name of a mode")
     if mode is None and len(modes) == 1:
         mode = known.get(modes[0])
     if mode not in known.values():
         given = file.values.get("pooling_mode", modes)
         raise ValueError(f"{file.path}: {given} is not supported, only one of {sorted(known)}")
-    include = file.get("include_prompt", bool, "true or false")
+    include = file.get("include_prompt", (bool,), "true or false")
     return {"pooling": mode, "include_prompt": include is not False}
 
 
-def _prompts(file: _File) -> dict[str, Any]:
-    prompts = file.get("prompts", dict, "an object of texts") or {}
+def _prompts(file: io.JsonObject) -> dict[str, Any]:
+    prompts = file.get("prompts", (dict,), "an object of texts") or {}
     if not all(isinstance(text, str | None) for text in prompts.values()):
         raise file.error("prompts", "an object of texts")
-    name = file.get("default_prompt_name", str, "the name of a prompt")
+    name = file.get("default_prompt_name", (str,), "the name of a prompt")
     if name is not None and name not in prompts:
         raise file.error("default_prompt_name", f"one of {sorted(prompts)}")
     return {
         "prompts": {each: text or "" for each, text in prompts.items()},
         "default_prompt_name": name,
     }
-
-
-class _File:
-    """An object in a JSON file, whose values are checked when they are asked for."""
-
-    def __init__(self, path: Path, optional: bool = False) -> None:
-        self.path = path
-        self.values: Any = {} if optional and not path.is_file() else io.read_json(path)
-        if not isinstance(self.values, dict):
-            raise io.CorruptFileError(
-                f"{path}: expected an object, got {type(self.values).__name__}"
-            )
-
-    def get(self, name: str, kind: type, expected: str) -> Any:
-        """A value of the type, or None."""
-        value = self.values.get(name)
-        if value is not None and type(value) is not kind:
-            raise self.error(name, expected)
-        return value
-
-    def error(self, name: str, expected: str) -> io.CorruptFileError:
-        value = self.values[name]
-        return io.CorruptFileError(f"{self.path}: {name} must be {expected}, is {value!r:.80}")

@@ -592,27 +592,11 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path}: truncated or no tokenizer file: {error}") from error
 
 
-class _Settings:
-    """What a JSON file says, checked when it is asked for; nothing if there is no file."""
+class _Settings(io.JsonObject):
+    """What a JSON file says of tokens; nothing if there is no file."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.values: Any = io.read_json(path) if path.exists() else {}
-        if not isinstance(self.values, dict):
-            raise io.CorruptFileError(
-                f"{path}: expected an object, got {type(self.values).__name__}"
-            )
-
-    def get(self, name: str, types: tuple[type, ...], expected: str) -> Any:
-        """A value of one of the types, or None."""
-        value = self.values.get(name)
-        if value is not None and type(value) not in types:
-            raise self._error(name, expected)
-        return value
-
-    def _error(self, name: str, expected: str) -> io.CorruptFileError:
-        value = self.values[name]
-        return io.CorruptFileError(f"{self.path}: {name} must be {expected}, is {value!r:.80}")
+        super().__init__(path, optional=True)
 
     def tokens(self) -> dict[str, str | None]:
         """Those with a role that are given, as texts or as objects that hold one."""
@@ -622,7 +606,7 @@ class _Settings:
                 token = self.get(name, (str, dict), "a token")
                 found[name] = token.get("content") if isinstance(token, dict) else token
                 if token is not None and not isinstance(found[name], str):
-                    raise self._error(name, "a token")
+                    raise self.error(name, "a token")
         return found
 
     def ids(self, name: str) -> list[int]:
@@ -634,7 +618,7 @@ class _Settings:
         given = self.get(name, (int, list), expected)
         ids = [given] if type(given) is int else given or []
         if any(type(each) is not int for each in ids):
-            raise self._error(name, expected)
+            raise self.error(name, expected)
         return [each for each in ids if 0 <= each < 2**31]
 
     def default_template(self) -> str | None:
@@ -645,9 +629,9 @@ class _Settings:
             if isinstance(found, list):
                 found = {each["name"]: each["template"] for each in found}.get("default")
         except (TypeError, KeyError):
-            raise self._error(name, expected) from None
+            raise self.error(name, expected) from None
         if found is not None and not isinstance(found, str):
-            raise self._error(name, expected)
+            raise self.error(name, expected)
         return found
 
 
@@ -662,10 +646,15 @@ _OLDER = (
 )
 
 
+def older_files(folder: Path) -> list[str]:
+    """Those that hold a folder's tokenizer in a form that is not read."""
+    return [name for name in _OLDER if (folder / name).is_file()]
+
+
 def _check_present(folder: Path) -> None:
     if (folder / "tokenizer.json").exists():
         return
-    older = [name for name in _OLDER if (folder / name).exists()]
+    older = older_files(folder)
     if not older:
         raise FileNotFoundError(f"{folder}: expected a tokenizer.json, found none")
     path = str(folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from evergrad import nn
 from evergrad.text import pack, windows
 
 
@@ -55,12 +56,10 @@ def bits_per_byte(
         raise ValueError(
             f"bits_per_byte: needs two tokens and one byte, got {ids.size} and {num_bytes}"
         )
-    was_training = model.training
-    model.eval()
     spans = windows(ids, window)
     nats = 0.0
-    for first in range(0, len(spans), batch_size):
-        loss, _ = model.loss(pack(spans[first : first + batch_size]), normalizer=1.0)
-        nats += loss
-    model.train(was_training)
+    with nn.evaluating(model):
+        for first in range(0, len(spans), batch_size):
+            loss, _ = model.loss(pack(spans[first : first + batch_size]), normalizer=1.0)
+            nats += loss
     return nats / math.log(2) / num_bytes
