@@ -118,6 +118,8 @@ def bounds(index: int, size: int, piece: int) -> tuple[int, int]:
 
 # A loop becomes vector code only if LLVM can tell that its output overlaps no input, and callers
 # may work in place. So kernels compute into a scratch stretch, which stays in L1, and copy it out.
+# LLVM may still test at run time whether the scratch begins close behind the input, and then take a
+# scalar loop: elements come out the same, a sum does not. So a loop that adds up stores nothing.
 @inline
 def store(scratch: NDArray[Any], out: NDArray[Any]) -> None:
     for j in range(scratch.size):

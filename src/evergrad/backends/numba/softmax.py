@@ -38,6 +38,7 @@ def _softmax_kernel(x: Array, out: Array) -> None:
             total = ZERO
             for j in range(n):
                 y[j] = exp(row[j] - top)
+            for j in range(n):
                 total += y[j]
             scale = ZERO if total == ZERO else ONE / total
             for j in range(n):
@@ -94,6 +95,7 @@ def _log_softmax_kernel(x: Array, out: Array) -> None:
             total = ZERO
             for j in range(n):
                 y[j] = row[j] - top
+            for j in range(n):
                 total += exp(y[j])
             log_total = ZERO if total == ZERO else np.log(total)
             for j in range(n):
