@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evergrad import models
-from evergrad.models import KVCache
+from evergrad.models import KVCache, language_model
 from op_support import SEED, each_backend, using
 
 VOCAB, CONTEXT = 61, 100
@@ -94,6 +94,33 @@ def test_pieces_give_the_logits_of_the_whole(cuts, name, backend, rng):
         for text, logits in zip(texts, got, strict=True):
             assert_equal_logits(logits, model.logits(text))
     assert cache.lengths.tolist() == [20, 20, 20]
+
+
+@each_backend
+@each_model
+@pytest.mark.parametrize("lengths", [[90, 90, 90, 90], [90, 1, 40, 0, 85, 100]], ids=str)
+def test_long_prompts_go_through_the_layers_in_pieces(lengths, name, backend, rng):
+    with using(backend):
+        model = drawn(MAKERS[name]())
+        texts = [rng.integers(0, VOCAB, length) for length in lengths]
+        cache, bounds = KVCache(model.config, len(texts)), offsets(lengths)
+        assert bounds[-1] > language_model.PIECE
+        logits = model.logits(np.concatenate(texts), bounds, cache=cache)
+        for text, rows in zip(texts, np.split(logits, bounds[1:-1]), strict=True):
+            if len(text):
+                assert_equal_logits(rows, model.logits(text))
+    assert cache.lengths.tolist() == lengths
+
+
+def test_a_piece_that_fails_leaves_the_cache_as_it_was(rng, monkeypatch):
+    model = drawn(MAKERS["llama"]())
+    monkeypatch.setattr(language_model, "PIECE", 8)
+    cache, ids = KVCache(model.config), rng.integers(0, VOCAB, 30)
+    model.logits(ids[:4], cache=cache)
+    with pytest.raises(IndexError):
+        model.logits(np.append(ids[4:29], VOCAB), cache=cache)
+    assert cache.lengths.tolist() == [4]
+    assert_equal_logits(model.logits(ids[4:], cache=cache), model.logits(ids)[4:])
 
 
 @each_model

@@ -88,9 +88,9 @@ def test_bit_for_bit_what_the_parts_give(model, kind, one_by_one):
     assert_same(ours, one_by_one(model, CALLS))
 
 
-@pytest.mark.parametrize("length", [513, 530, 1025, 1100])
+@pytest.mark.parametrize("length", [256, 257, 530, 1100])
 @pytest.mark.parametrize("kind", [None, "int8"])
-def test_a_prompt_longer_than_a_piece_of_the_mlp(length, kind, one_by_one):
+def test_a_prompt_longer_than_a_piece(length, kind, one_by_one):
     config = LlamaConfig(**{**SIZE, "context": 1200}, heads=4, kv_heads=2, hidden=64)
     model, calls = Llama(config), [(length,), (1,)]
     if kind is not None:

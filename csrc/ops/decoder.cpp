@@ -13,8 +13,6 @@ using namespace evergrad;
 
 namespace {
 
-constexpr i64 mlp_rows = 512;
-
 int apply(const evergrad_map& map, i64 rows, const float* x, int activation, const float* residual,
           float* out) {
   if (map.kind == EVERGRAD_F32)
@@ -84,13 +82,11 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
                      int64_t dim, const float* cos, const float* sin, int64_t rotary_dim,
                      float* cache, int64_t cache_layer, int64_t capacity, int64_t spans,
                      const evergrad_span* span, const float* x, float* out) noexcept {
-  // Nearly equal: a few rows would be multiplied in another way, to other bits.
-  const i64 piece = parts_of(tokens, max_of(1, parts_of(tokens, mlp_rows)));
   i64 wide_size = 0, narrow_size = 0, heads = 0;
   for (i64 i = 0; i < blocks; ++i) {
     const evergrad_decoder_block& b = block[i];
-    wide_size = max_of(wide_size, max_of(tokens * b.qkv.features, piece * b.up.features));
-    narrow_size = max_of(narrow_size, max_of(tokens * b.proj.in, piece * b.down.in));
+    wide_size = max_of(wide_size, tokens * max_of(b.qkv.features, b.up.features));
+    narrow_size = max_of(narrow_size, tokens * max_of(b.proj.in, b.down.in));
     heads = max_of(heads, b.heads);
   }
   const Buffer normed(tokens * dim), wide(wide_size), narrow(narrow_size), stream(tokens * dim),
@@ -117,10 +113,8 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
       status = apply(b.proj, tokens, narrow.get(), EVERGRAD_ACTIVATION_NONE, now, stream.get());
     if (status == EVERGRAD_OK)
       status = apply(b.norm_2, tokens, dim, stream.get(), normed.get(), small.get());
-    // Wide as it is, the MLP takes a long prompt in pieces.
-    for (i64 r = 0; r < tokens && status == EVERGRAD_OK; r += piece)
-      status = mlp(b, min_of(piece, tokens - r), normed.get() + r * dim, stream.get() + r * dim,
-                   wide.get(), narrow.get(), out + r * dim);
+    if (status == EVERGRAD_OK)
+      status = mlp(b, tokens, normed.get(), stream.get(), wide.get(), narrow.get(), out);
     if (status != EVERGRAD_OK) return status;
     now = out;
   }

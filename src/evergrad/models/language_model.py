@@ -15,6 +15,9 @@ from .weights import Pretrained
 
 __all__ = ["Batch", "CausalLM", "PreNormBlock", "TokenModel"]
 
+#: Tokens that go through the layers together, behind a cache: about so many.
+PIECE = 128
+
 
 class Batch(Protocol):
     """Sequences laid end to end: sequence s is tokens cu_seqlens[s] to cu_seqlens[s + 1]."""
@@ -250,7 +253,36 @@ class CausalLM(Prompted, TokenModel):
         return x, once(backward)
 
     def _behind(self, cache: KVCache, input_ids: Array, cu_seqlens: Array) -> Array:
-        """Hidden states of tokens that follow what the cache holds, which grows by them."""
+        """Hidden states of tokens that follow what the cache holds, which grows by them.
+
+        Within a layer a token is many times wider than what the layer takes and gives, so long
+        prompts go through the layers a piece at a time.
+        """
+        pieces = (len(input_ids) + PIECE // 2) // PIECE
+        if pieces <= 1:
+            return self._append(cache, input_ids, cu_seqlens)
+        cache.begin(cu_seqlens)  # complains before anything is appended
+        before = cache.lengths
+        starts, lengths = cu_seqlens[:-1], np.diff(cu_seqlens)
+        hidden: Array | None = None
+        try:
+            for i in range(pieces):
+                # Equally long sequences stay so, and pieces are nearly equal: a few rows would
+                # be multiplied in another way, to other bits.
+                first, last = starts + lengths * i // pieces, starts + lengths * (i + 1) // pieces
+                bounds = np.concatenate([[0], np.cumsum(last - first)])
+                rows = np.repeat(first - bounds[:-1], last - first) + np.arange(bounds[-1])
+                states = self._append(cache, input_ids[rows], bounds)
+                if hidden is None:
+                    hidden = np.empty((len(input_ids), states.shape[1]), states.dtype)
+                hidden[rows] = states
+        except BaseException:
+            cache.lengths = before
+            raise
+        assert hidden is not None
+        return hidden
+
+    def _append(self, cache: KVCache, input_ids: Array, cu_seqlens: Array) -> Array:
         positions = cache.begin(cu_seqlens)
         x, _, _ = self._embed(input_ids, positions)
         rotation = self._rotation(positions)
