@@ -229,6 +229,9 @@ def _tensors(
     }
 
 
+_LENGTH = struct.Struct("<Q")
+
+
 class _Cursor:
     """A place in the file; everything taken from there is checked to lie inside."""
 
@@ -276,18 +279,23 @@ class _Cursor:
     def strings(self, what: str) -> list[str]:
         """An array of strings: `string` in one loop, since vocabularies are long."""
         count = self.count(8, f"elements of {what}")
-        data, position, size = self.bytes, self.position, len(self.bytes)
+        data, start, size = self.bytes, self.position, len(self.bytes)
         found: list[str] = []
-        for _ in range(count):
-            start = position + 8
-            position = start + int.from_bytes(data[position:start], "little")
-            if (
-                position > size
-            ):  # a slice that is cut off gives a length that is too short, not long
-                self.position = start - 8
-                raise self.error(f"truncated: element {len(found)} of {what} ends beyond the file")
-            found.append(self.text(bytes(data[start:position]), what))
-        self.position = position
+        try:
+            for _ in range(count):
+                stop = start + 8 + _LENGTH.unpack_from(data, start)[0]
+                if stop > size:
+                    raise struct.error
+                found.append(str(data[start + 8 : stop], "utf-8"))
+                start = stop
+        except struct.error:
+            self.position = start
+            problem = f"truncated: element {len(found)} of {what} ends beyond the file"
+            raise self.error(problem) from None
+        except UnicodeDecodeError as error:
+            self.position = start
+            raise self.error(f"{what} is not UTF-8: {error.reason}") from None
+        self.position = start
         return found
 
     def text(self, data: bytes, what: str) -> str:

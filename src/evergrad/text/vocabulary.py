@@ -141,7 +141,7 @@ def _byte_level(
         raise ValueError("tokenizer.ggml.merges is missing")
     model = package.models.BPE(
         vocab=_ids(tokens),
-        merges=[_pair(merge) for merge in merges],
+        merges=_pairs(merges),
         ignore_merges=PRE_TOKENIZERS[pre] is _LLAMA3,
     )
     inner = package.Tokenizer(model)
@@ -251,11 +251,12 @@ def _ids(tokens: Sequence[str]) -> dict[str, int]:
     return ids
 
 
-def _pair(merge: str) -> tuple[str, str]:
-    left, _, right = str(merge).partition(" ")
-    if not left or not right:
-        raise ValueError(f"tokenizer.ggml.merges: expected two tokens, got {merge!r}")
-    return left, right
+def _pairs(merges: Sequence[Any]) -> list[tuple[str, ...]]:
+    pairs = [tuple(str(merge).split(" ", 1)) for merge in merges]
+    for merge, pair in zip(merges, pairs, strict=True):
+        if len(pair) != 2 or not all(pair):
+            raise ValueError(f"tokenizer.ggml.merges: expected two tokens, got {merge!r}")
+    return pairs
 
 
 Make = Callable[
