@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -193,6 +194,30 @@ def test_an_output_over_an_input_is_right_or_refused(case: Case, backend: str) -
                     lambda **given: dict(zip(grads, as_tuple(op.backward(**given)), strict=True)),
                     args, name, grads[name],
                 )  # fmt: skip
+
+
+@each_case(lambda case: small(case) and len(case.op.grads) > 1)
+@each_backend
+def test_gradients_that_share_a_buffer_are_refused(case: Case, backend: str) -> None:
+    """One of them would be lost, or both be added up, in silence."""
+    problem, op = case.problem(SEED), case.op
+    dout = cotangent(case, problem)
+    with using(backend):
+        outputs = problem.forward()
+        grads = problem.backward(outputs, dout)
+        names = [
+            name
+            for name, grad in grads.items()
+            if grad is not None and grad.size and takes(op, name, backward=True)
+        ]
+        for first, second in itertools.combinations(names, 2):
+            memory = np.zeros(max(grads[first].size, grads[second].size), np.float32)
+            shared = {
+                name: memory[: grads[name].size].reshape(grads[name].shape)
+                for name in (first, second)
+            }
+            with pytest.raises(ValueError, match="expected memory of its own"):
+                problem.backward(outputs, dout, **shared)
 
 
 def as_tuple(result: Any) -> tuple[Any, ...]:

@@ -300,3 +300,12 @@ def test_zero(backend: str) -> None:
         with pytest.raises(ValueError, match="x: expected a writable array"):
             ops.zero_(frozen)
         assert frozen.all()
+
+
+def test_attention_without_heads() -> None:
+    none, one = np.zeros((1, 4, 0, 8), np.float32), np.zeros((1, 4096, 1, 8), np.float32)
+    lse = np.zeros((1, 0, 4), np.float32)
+    with pytest.raises(ValueError, match="query: expected at least one head"):
+        ops.attention(none, one, one)
+    with pytest.raises(ValueError, match="query: expected at least one head"):
+        ops.attention_backward(none, none, one, one, none, lse)

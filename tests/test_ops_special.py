@@ -186,6 +186,61 @@ class TestDecided:
             ops.adam_step(param, grad, np.zeros_like(param), np.zeros_like(param), step=1, lr=0.1)
         np.testing.assert_allclose(param, 1.1, rtol=1e-6)
 
+    @pytest.mark.parametrize("beta", [0.9999, 0.99999999])
+    def test_averages_that_fade_slowly(self, beta: float, backend: str) -> None:
+        """1 - beta has its digits, though float32 has few left for beta itself."""
+        rest = np.float32(1 - beta)
+        with using(backend):
+            param, grad, m, v = (np.full(37, x, np.float32) for x in (1, -2, 0, 0))
+            ops.adam_step(param, grad, m, v, step=1, lr=0.1, beta1=beta, beta2=beta)
+            np.testing.assert_allclose(m, -2 * rest, rtol=1e-6)
+            np.testing.assert_allclose(v, 4 * rest, rtol=1e-6)
+            np.testing.assert_allclose(param, 1.1, rtol=1e-6)
+            average = np.zeros(37, np.float32)
+            ops.rmsprop_step(param, grad, average, lr=0.1, alpha=beta)
+            np.testing.assert_allclose(average, 4 * rest, rtol=1e-6)
+
+    def test_what_a_mask_hides_stays_hidden(self, backend: str) -> None:
+        """Whatever the bias holds there, and the other way round."""
+        rng = np.random.default_rng(SEED)
+        query, key, value = rng.standard_normal((3, 1, 4, 1, 8), np.float32)
+        hides = np.zeros((1, 1, 4, 4), np.float32)
+        hides[..., 2] = -np.inf
+        with using(backend):
+            wanted = ops.attention(query, key, value, attn_mask=hides)
+            for odd in (np.inf, -np.inf, 7.0):
+                other = np.zeros_like(hides)
+                other[..., 2] = odd
+                got = ops.attention(query, key, value, attn_mask=hides, bias=other)
+                np.testing.assert_array_equal(got, wanted)
+                got = ops.attention(query, key, value, attn_mask=other, bias=hides)
+                np.testing.assert_array_equal(got, wanted)
+
+    def test_ignored_rows_give_zeros_whatever_they_hold(self, backend: str) -> None:
+        rng = np.random.default_rng(SEED)
+        x, weight = rng.standard_normal((3, 4), np.float32), rng.standard_normal((5, 4), np.float32)
+        x[1] = np.nan
+        bias, target = np.zeros(5, np.float32), np.array([0, -100, 3])
+        with using(backend):
+            _, lse = ops.linear_cross_entropy(
+                x, weight, target, bias=bias, softcap=3.0, return_lse=True
+            )
+            dx, _, dbias = ops.linear_cross_entropy_backward(
+                1.0, x, weight, target, lse, bias=bias, softcap=3.0
+            )
+        assert not dx[1].any()
+        assert np.isfinite(dx).all()
+        assert np.isfinite(dbias).all()
+
+    @pytest.mark.parametrize(("a", "b"), [((2, 3, 0), (0, 4)), ((2, 3, 4), (4, 0))], ids=str)
+    def test_products_without_depth_or_columns(self, a: Any, b: Any, backend: str) -> None:
+        with using(backend):
+            da, db = ops.matmul_backward(
+                np.ones((2, 3, b[1]), np.float32), np.ones(a, np.float32), np.ones(b, np.float32)
+            )
+        assert (da.shape, db.shape) == (a, b)
+        assert not da.any()
+
     def test_grad_norm_neither_overflows_nor_underflows(self, backend: str) -> None:
         with using(backend):
             assert ops.grad_norm(np.full(4, 1e30, np.float32)) == pytest.approx(2e30, rel=1e-6)

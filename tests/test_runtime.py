@@ -139,6 +139,31 @@ class TestPythonThreads:
 
 
 @native
+def test_the_number_of_threads_changes_during_a_product() -> None:
+    """A product has room for the workers it began with."""
+    code = (
+        "import threading, numpy as np, evergrad\n"
+        "from evergrad import ops\n"
+        "x = np.random.default_rng(0).standard_normal((2500, 2500), np.float32)\n"
+        "evergrad.set_num_threads(1)\n"
+        "wanted = ops.matmul(x, x).tobytes()\n"
+        "stop = threading.Event()\n"
+        "def change():\n"
+        "    while not stop.wait(0.003):\n"
+        "        evergrad.set_num_threads(16)\n"
+        "        stop.wait(0.003)\n"
+        "        evergrad.set_num_threads(1)\n"
+        "thread = threading.Thread(target=change)\n"
+        "thread.start()\n"
+        "for _ in range(12):\n"
+        "    assert ops.matmul(x, x).tobytes() == wanted\n"
+        "stop.set()\n"
+        "thread.join()\n"
+    )
+    succeeds(code)
+
+
+@native
 @pytest.mark.parametrize("op", [ops.softmax, ops.gelu, ops.grad_norm], ids=lambda op: op.__name__)
 def test_gil_is_given_away(op: Any) -> None:
     """Another thread gets on while a kernel runs, though the interpreter itself never switches.
@@ -200,6 +225,50 @@ class TestNumberOfThreads:
         wanted = ops.gelu(x)
         with evergrad.num_threads(10**6):
             np.testing.assert_array_equal(ops.gelu(x), wanted)
+
+
+@pytest.mark.skipif("numba" not in evergrad.available_backends(), reason="not installed")
+class TestNumbaThreads:
+    """Numba is imported late and keeps a number of its own for each thread of Python."""
+
+    # How many of Numba's threads take part in a kernel, in this thread of Python and in another.
+    SEEN = (
+        "import threading, numba, numpy as np, evergrad\n"
+        "from evergrad.backends.numba._kernel import kernel\n"
+        "from numba import prange\n"
+        "@kernel\n"
+        "def which(x, ids):\n"
+        "    for i in prange(x.size): ids[i] = numba.get_thread_id()\n"
+        "def seen():\n"
+        "    ids = np.zeros(1 << 16, np.int64)\n"
+        "    which(np.zeros(1 << 16, np.float32), ids)\n"
+        "    counts.append(len(set(ids.tolist())))\n"
+        "counts = []\n"
+        "seen()\n"
+        "thread = threading.Thread(target=seen)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "print(evergrad.get_num_threads(), *counts)\n"
+    )
+
+    def test_environment(self) -> None:
+        settings = dict(EVERGRAD_BACKEND="numba", NUMBA_NUM_THREADS="2")
+        assert succeeds(self.SEEN, EVERGRAD_NUM_THREADS="1", **settings) == "1 1 1"
+        assert succeeds(self.SEEN, EVERGRAD_NUM_THREADS="9", **settings) == "2 2 2"
+        assert succeeds(self.SEEN, EVERGRAD_NUM_THREADS=None, **settings) == "2 2 2"
+
+    def test_set_before_the_backend_is_used(self) -> None:
+        code = "import evergrad; evergrad.set_num_threads(1); evergrad.use_backend('numba')\n"
+        assert succeeds(code + self.SEEN, NUMBA_NUM_THREADS="2") == "1 1 1"
+
+    def test_the_number_of_its_owner_is_left_alone(self) -> None:
+        code = (
+            "import numba, numpy as np, evergrad; numba.set_num_threads(1)\n"
+            "evergrad.set_num_threads(2); evergrad.use_backend('numba')\n"
+            "evergrad.ops.gelu(np.ones(1 << 16, np.float32))\n"
+            "print(numba.get_num_threads())\n"
+        )
+        assert succeeds(code, NUMBA_NUM_THREADS="2") == "1"
 
 
 THREADS = "import evergrad; print(evergrad.get_num_threads())"

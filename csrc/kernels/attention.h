@@ -228,8 +228,10 @@ inline void gather_added(const AttentionHead& h, const Panel& p, Range keys, Ran
     const float* add = h.add ? h.add + g * h.add_head + q * h.add_row + j0 : nullptr;
     const uint8_t* mask = h.mask ? h.mask + g * h.mask_head + q * h.mask_row + j0 : nullptr;
     for (i64 j = rows.begin; j < end; ++j) line[j] = bias ? bias[j] : 0.0f;
+    // What either hides stays hidden, whatever the other holds: -inf + inf would be NaN.
     if (add)
-      for (i64 j = rows.begin; j < end; ++j) line[j] += add[j];
+      for (i64 j = rows.begin; j < end; ++j)
+        line[j] = line[j] == -infinity || add[j] == -infinity ? -infinity : line[j] + add[j];
     if (mask)
       for (i64 j = rows.begin; j < end; ++j) line[j] = mask[j] ? line[j] : -infinity;
   });

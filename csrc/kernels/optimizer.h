@@ -14,7 +14,7 @@ EVG_INLINE Vec decayed(Vec g, Vec w, float decay) {
 void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg_sq,
           const AdamParams* p) {
   const Vec beta2 = set1(p->beta2);
-  const Vec rest1 = set1(1.0f - p->beta1), rest2 = set1(1.0f - p->beta2);
+  const Vec rest1 = set1(p->rest1), rest2 = set1(p->rest2);
   const Vec step_size = set1(p->lr / p->correction1);
   const Vec inv_correction2 = set1(1.0f / p->correction2_sqrt), eps = set1(p->eps);
   const Vec grad_scale = set1(p->grad_scale);
@@ -37,7 +37,7 @@ void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg
 void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams* p) {
   const Vec lr = set1(p->lr), grad_scale = set1(p->grad_scale);
   const float decay = p->weight_decay;
-  const Vec momentum = set1(p->momentum), rest = set1(1.0f - p->dampening);
+  const Vec momentum = set1(p->momentum), rest = set1(p->rest);
   const bool first_step = p->first, nesterov = p->nesterov;
   map(n, param, [=](i64 i, Mask k) {
     const Vec w = load(param + i, k);
@@ -55,7 +55,7 @@ void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams*
 void rmsprop(i64 n, float* param, const float* grad, float* square_avg, const RmspropParams* p) {
   const Vec lr = set1(p->lr), grad_scale = set1(p->grad_scale);
   const float decay = p->weight_decay;
-  const Vec alpha = set1(p->alpha), rest = set1(1.0f - p->alpha), eps = set1(p->eps);
+  const Vec alpha = set1(p->alpha), rest = set1(p->rest), eps = set1(p->eps);
   map(n, param, [=](i64 i, Mask k) {
     const Vec w = load(param + i, k);
     const Vec g = decayed(load(grad + i, k) * grad_scale, w, decay);

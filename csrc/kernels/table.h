@@ -74,18 +74,19 @@ struct RowOfLogits {
 };
 
 struct AdamParams {
-  float lr, beta1, beta2, eps, weight_decay, grad_scale;
+  float lr, beta2, rest1, rest2;  // rest: 1 - beta, rounded once: a beta near 1 has few bits left
+  float eps, weight_decay, grad_scale;
   float correction1, correction2_sqrt;  // 1 - beta1^step, sqrt(1 - beta2^step)
   bool decoupled;
 };
 
 struct SgdParams {
-  float lr, momentum, dampening, weight_decay, grad_scale;
+  float lr, momentum, rest, weight_decay, grad_scale;  // rest: 1 - dampening
   bool nesterov, first;
 };
 
 struct RmspropParams {
-  float lr, alpha, eps, weight_decay, grad_scale;
+  float lr, alpha, rest, eps, weight_decay, grad_scale;  // rest: 1 - alpha
 };
 
 struct KernelTable {

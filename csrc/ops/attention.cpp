@@ -160,7 +160,7 @@ int evergrad_attention(const Shape* shape, const Options* options, evergrad_head
             own_parts > 1 ? min_of(k_begin + keys_per_part, span.tokens_k) : span.tokens_k;
         t.attention(&h, begin, end, k_begin, k_end, scratch.get());
       },
-      worth_threads(*shape));
+      workers_if(worth_threads(*shape)));
   if (parts == 1 || status.load() != EVERGRAD_OK) return status.load();
 
   for (i64 unit = 0; unit < units; ++unit) {
@@ -230,12 +230,12 @@ int evergrad_attention_backward(const Shape* shape, const Options* options, ever
           for (i64 head = head0; head < (heads_apart ? head0 + 1 : kv_heads); ++head)
             run(s, head, task % parts);
       },
-      worth_threads(*shape));
+      workers_if(worth_threads(*shape)));
   if (parts == 1 || status.load() != EVERGRAD_OK) return status.load();
 
   const i64 batches = shape->cu_q ? 1 : shape->sequences;
   parallel_ranges(
-      batches * shape->tokens_q, parts_of(elements_per_task, row_size), [&](i64 begin, i64 end) {
+      batches * shape->tokens_q, parts_of(elements_per_task, max_of(1, row_size)), [&](i64 begin, i64 end) {
         for (i64 row = begin; row < end; ++row) {
           const i64 b = row / shape->tokens_q, token = row % shape->tokens_q;
           for (i64 part = 0; part + 1 < parts; ++part)

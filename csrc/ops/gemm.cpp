@@ -217,7 +217,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
                                      packed_shared + half * group + offset(s, g, depth_of(b))))
                 enough = false;
             },
-            worth);
+            threads);
       }
       i64 packed_half[most_workers];  // what each worker has packed for itself
       for (i64 w = 0; w < workers; ++w) packed_half[w] = -1;
@@ -258,7 +258,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
               }
             }
           },
-          worth);
+          workers);
     }
   if (!enough) return EVERGRAD_NO_MEMORY;
   if (halves == 2)

@@ -13,8 +13,9 @@ AdamParams adam_params(int64_t step, double lr, double beta1, double beta2, doub
                        double weight_decay, int decoupled, double grad_scale) {
   return {
       static_cast<float>(lr),
-      static_cast<float>(beta1),
       static_cast<float>(beta2),
+      static_cast<float>(1.0 - beta1),
+      static_cast<float>(1.0 - beta2),
       static_cast<float>(eps),
       static_cast<float>(weight_decay),
       static_cast<float>(grad_scale),
@@ -44,7 +45,7 @@ int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentu
   const KernelTable& t = kernels();
   const SgdParams p{static_cast<float>(lr),
                     static_cast<float>(momentum),
-                    static_cast<float>(dampening),
+                    static_cast<float>(1.0 - dampening),
                     static_cast<float>(weight_decay),
                     static_cast<float>(grad_scale),
                     nesterov != 0,
@@ -60,8 +61,12 @@ int evergrad_rmsprop_step(int64_t n, float* param, const float* grad, float* squ
                           double alpha, double eps, double weight_decay,
                           double grad_scale) noexcept {
   const KernelTable& t = kernels();
-  const RmspropParams p{static_cast<float>(lr), static_cast<float>(alpha), static_cast<float>(eps),
-                        static_cast<float>(weight_decay), static_cast<float>(grad_scale)};
+  const RmspropParams p{static_cast<float>(lr),
+                        static_cast<float>(alpha),
+                        static_cast<float>(1.0 - alpha),
+                        static_cast<float>(eps),
+                        static_cast<float>(weight_decay),
+                        static_cast<float>(grad_scale)};
   parallel_moves(n, [&](i64 begin, i64 end) {
     t.rmsprop(end - begin, param + begin, grad + begin, square_avg + begin, &p);
   });

@@ -50,7 +50,7 @@ int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epil
                     out + j);
         finish(t, epilogue, 0, j, 1, count, out + j, features);
       },
-      total > bytes_alone);
+      workers_if(total > bytes_alone));
   return EVERGRAD_OK;
 }
 

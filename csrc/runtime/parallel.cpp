@@ -76,13 +76,14 @@ int default_num_threads() noexcept {
 // Each worker has a stretch of the tasks to itself, the same one every time: what it wrote in one
 // op it finds in its own cache in the next. Whoever is done helps the others, since causal
 // attention, the edges of a matrix and busy cores are uneven.
-void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context) noexcept {
+void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most) noexcept {
   struct alignas(128) Stretch {
     std::atomic<i64> next;
     i64 end;
   };
   const i64 threads = evergrad_get_num_threads();
-  const i64 limit = threads < most_workers ? threads : most_workers;
+  if (most > most_workers) most = most_workers;
+  const i64 limit = threads < most ? threads : most;
   const i64 workers = tasks < limit ? tasks : limit;
   if (workers <= 1 || omp_in_parallel()) {
     for (i64 i = 0; i < tasks; ++i) task(context, i, 0);

@@ -13,10 +13,11 @@ namespace evergrad {
 constexpr i64 most_workers = 256;
 
 // Runs task(context, i, worker) once for each i in [0, tasks), in any order; no two tasks run at
-// once under one number of worker, which is below evergrad_get_num_threads() and most_workers.
-// Serial inside another parallel loop, and in a forked child (OpenMP's threads do not survive a
-// fork).
-void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context) noexcept;
+// once under one number of worker, which is below `most`, evergrad_get_num_threads() and
+// most_workers. Whoever has room for so many workers says so in `most`: another thread may raise the
+// number of threads at any time. Serial inside another parallel loop, and in a forked child
+// (OpenMP's threads do not survive a fork).
+void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most) noexcept;
 
 bool is_forked_child() noexcept;
 
@@ -24,10 +25,9 @@ bool is_forked_child() noexcept;
 // measured against.
 int default_num_threads() noexcept;
 
-// f(i) or f(i, worker). Without `worth` the loop is serial: waking a thread costs more than a tiny
-// loop brings.
+// f(i) or f(i, worker), on `most` workers at most.
 template <class F>
-void parallel_for(i64 tasks, F&& f, bool worth = true) noexcept {
+void parallel_for(i64 tasks, F&& f, i64 most = most_workers) noexcept {
   using Function = std::remove_reference_t<F>;
   const auto task = [](void* context, i64 i, int worker) {
     if constexpr (std::is_invocable_v<Function, i64, int>)
@@ -35,11 +35,11 @@ void parallel_for(i64 tasks, F&& f, bool worth = true) noexcept {
     else
       (*static_cast<Function*>(context))(i);
   };
-  if (tasks == 1 || !worth) {
+  if (tasks == 1 || most <= 1) {
     for (i64 i = 0; i < tasks; ++i) task(&f, i, 0);
     return;
   }
-  run_tasks(tasks, task, &f);
+  run_tasks(tasks, task, &f, most);
 }
 
 // f(begin, end) over [0, n) in fixed pieces of `grain`.
@@ -54,6 +54,7 @@ void parallel_ranges(i64 n, i64 grain, F&& f) noexcept {
 
 // Under this, waking a thread costs more than it brings.
 constexpr double serial_flops = 5e5;
+constexpr i64 workers_if(bool worth) { return worth ? most_workers : 1; }
 
 // Elements per task: enough work (microseconds) to pay for waking a thread.
 constexpr i64 elements_per_task = 16384;

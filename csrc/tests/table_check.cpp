@@ -640,8 +640,8 @@ void check_optimizers(i64 n, bool flag) {
           [=](const KernelTable& t, Random random) {
             Buffer param = random.uniform(n), grad = random.uniform(n), m = random.uniform(n),
                    v = random.uniform(n, 0.0f, 4.0f);
-            const evergrad::AdamParams p = {1e-2f, 0.9f,  0.95f, 1e-8f, 0.1f,
-                                            0.5f,  0.19f, 0.31f, flag};
+            const evergrad::AdamParams p = {1e-2f, 0.95f, 0.1f,  0.05f, 1e-8f,
+                                            0.1f,  0.5f,  0.19f, 0.31f, flag};
             t.adam(n, param.data(), grad.data(), m.data(), v.data(), &p);
             return outputs(param, m, v);
           });
@@ -651,13 +651,13 @@ void check_optimizers(i64 n, bool flag) {
           label("sgd", {{"n", n}, {"buffered", buffered}, {"nesterov", flag}, {"first", first}}),
           elementwise, [=](const KernelTable& t, Random random) {
             Buffer param = random.uniform(n), grad = random.uniform(n), buffer = random.uniform(n);
-            const evergrad::SgdParams p = {1e-2f, 0.9f, 0.1f, 0.1f, 0.5f, flag, first};
+            const evergrad::SgdParams p = {1e-2f, 0.9f, 0.9f, 0.1f, 0.5f, flag, first};
             t.sgd(n, param.data(), grad.data(), buffered ? buffer.data() : nullptr, &p);
             return outputs(param, buffer);
           });
   compare(label("rmsprop", {{"n", n}}), elementwise, [=](const KernelTable& t, Random random) {
     Buffer param = random.uniform(n), grad = random.uniform(n), v = random.uniform(n, 0.0f, 4.0f);
-    const evergrad::RmspropParams p = {1e-2f, 0.99f, 1e-8f, 0.1f, 0.5f};
+    const evergrad::RmspropParams p = {1e-2f, 0.99f, 0.01f, 1e-8f, 0.1f, 0.5f};
     t.rmsprop(n, param.data(), grad.data(), v.data(), &p);
     return outputs(param, v);
   });

@@ -10,14 +10,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import sys
 from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
 
-from . import reference
+from . import _threads, reference
 
 # Threads that wait for work spin for a moment and then sleep: libgomp's own default is to spin for
 # milliseconds, which starves everybody on a busy machine. It reads the environment once, when it is
@@ -176,7 +175,9 @@ def get_num_threads() -> int:
     True
     """
     if active.name == "numba":
-        return importlib.import_module("numba").get_num_threads()
+        numba = importlib.import_module("numba")
+        most: int = numba.config.NUMBA_NUM_THREADS
+        return numba.get_num_threads() if _threads.wanted is None else min(_threads.wanted, most)
     return _native.get_num_threads() if _native is not None else 1
 
 
@@ -206,11 +207,9 @@ def set_num_threads(n: int) -> None:
     """
     if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 1:
         raise ValueError(f"n: expected a positive integer, got {n!r}")
+    _threads.wanted = int(n)
     if _native is not None:
         _native.set_num_threads(min(int(n), 1024))
-    numba = sys.modules.get("numba")
-    if numba is not None:
-        numba.set_num_threads(min(int(n), numba.config.NUMBA_NUM_THREADS))
 
 
 class num_threads:

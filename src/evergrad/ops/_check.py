@@ -6,7 +6,7 @@ Each check has a fast path of a few attribute reads, and words only when it fail
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -239,6 +239,10 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
     return int(value)
 
 
+@overload
+def rows(x: np.ndarray) -> np.ndarray: ...
+@overload
+def rows(x: None) -> None: ...
 def rows(x: np.ndarray | None) -> np.ndarray | None:
     """[..., n] seen as [rows, n]; no copy."""
     if x is None or x.ndim == 2:

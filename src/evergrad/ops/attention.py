@@ -31,6 +31,8 @@ def _check_qkv(query: np.ndarray, key: np.ndarray, value: np.ndarray, packed: bo
         raise ValueError(f"key: expected head_dim {head_dim} like query, got shape {key.shape}")
     if value.shape != key.shape:
         raise ValueError(f"value: expected shape {key.shape} like key, got {value.shape}")
+    if heads == 0:
+        raise ValueError(f"query: expected at least one head, got shape {query.shape}")
     if kv_heads == 0 or heads % kv_heads:
         raise ValueError(
             f"key: expected a number of heads that divides query's {heads}, got {kv_heads}"
@@ -360,7 +362,7 @@ def attention_backward(
         _check.has_shape(name, x, query.shape)
     _check.required("lse", lse, _lse_shape(query), "query", query)
     _check.same_dtype("query", query, dout=dout, out=out)
-    inputs = {
+    inputs = {  # and gradients that have their place: each has memory of its own
         "dout": dout, "query": query, "key": key, "value": value, "out": out, "lse": lse,
         "attn_mask": attn_mask, "bias": bias, "alibi_slopes": alibi_slopes,
     }  # fmt: skip
@@ -373,6 +375,7 @@ def attention_backward(
             _check.output(name, d, like.shape, "query", query, contiguous=False)
             _last_contiguous(name, d, like.ndim)
             _check.no_overlap(name, d, **inputs)
+            inputs[name] = d
     if dbias is not None:
         if bias is None:
             raise ValueError(f"dbias: expected None without a bias, got {_check.describe(dbias)}")

@@ -141,6 +141,7 @@ class Decoder:
             return x
         first = self.blocks[0]
         _check.floats("x", x)
+        _check.same_dtype("norm_1.weight", first.norm_1.weight, x=x)
         tokens = len(x)
         _check.has_shape("x", x, (tokens, first.qkv.in_features))
         _check.floats("cache", cache)

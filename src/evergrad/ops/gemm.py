@@ -121,8 +121,7 @@ def matmul_backward(
     db = None
     if need_db and b.ndim == 2 and a.ndim > 2:
         # One product over all rows sums over the batch.
-        flat_a = np.ascontiguousarray(a).reshape(-1, a.shape[-1])
-        db = matmul(flat_a.T, dout.reshape(-1, dout.shape[-1]))
+        db = matmul(_check.rows(np.ascontiguousarray(a)).T, _check.rows(dout))
     elif need_db:
         db = matmul(np.swapaxes(a, -1, -2), dout)
     return da, db
@@ -338,10 +337,12 @@ def linear_backward(
         _check.no_overlap("dx", dx, dout=dout, x=x, weight=matrix, saved=saved)
     if dweight is not None:
         _check.output("dweight", dweight, matrix.shape, "x", x)
-        _check.no_overlap("dweight", dweight, dout=dout, x=x, weight=matrix, saved=saved)
+        _check.no_overlap("dweight", dweight, dout=dout, x=x, weight=matrix, saved=saved, dx=dx)
     if dbias is not None:
         _check.output("dbias", dbias, matrix.shape[:1], "x", x)
-        _check.no_overlap("dbias", dbias, dout=dout, x=x, weight=matrix, saved=saved)
+        _check.no_overlap(
+            "dbias", dbias, dout=dout, x=x, weight=matrix, saved=saved, dx=dx, dweight=dweight
+        )
     result, dweight, dbias = active.linear_backward(
         _check.rows(dout), _check.rows(x), matrix, activation,
         None if activation is None else _check.rows(saved),

@@ -226,10 +226,15 @@ def layer_norm_backward(
         _check.output("dx", dx, x.shape, "x", x)
         _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
         _check.no_overlap("dx", dx, x=x, weight=weight, mean=mean, rstd=rstd)
-    for name, d in (("dweight", dweight), ("dbias", dbias)):
-        if d is not None:
+    if dweight is not None or dbias is not None:
+        given = {
+            "dout": dout, "x": x, "mean": mean, "rstd": rstd, "weight": weight,
+            "dresidual": dresidual, "dx": dx,
+        }  # fmt: skip
+        for name, d in (("dweight", dweight), ("dbias", dbias)):
             _check.output(name, d, shape, "x", x)
-            _check.no_overlap(name, d, dout=dout, x=x, weight=weight, dx=dx)
+            _check.no_overlap(name, d, **given)
+            given[name] = d
     grid = _rows_of(x, shape)
     need_dweight = need_dweight and weight is not None
     result, new_dweight, new_dbias = active.layer_norm_backward(
@@ -398,7 +403,10 @@ def rms_norm_backward(
         _check.no_overlap("dx", dx, x=x, weight=weight, rstd=rstd)
     if dweight is not None:
         _check.output("dweight", dweight, shape, "x", x)
-        _check.no_overlap("dweight", dweight, dout=dout, x=x, weight=weight, dx=dx)
+        _check.no_overlap(
+            "dweight", dweight,
+            dout=dout, x=x, rstd=rstd, weight=weight, dresidual=dresidual, dx=dx,
+        )  # fmt: skip
     grid = _rows_of(x, shape)
     need_dweight = need_dweight and weight is not None
     result, new_dweight = active.rms_norm_backward(

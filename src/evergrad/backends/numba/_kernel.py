@@ -17,9 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
+
+from .. import _threads
 
 CHUNK = 1024
 ROWS = 16
@@ -83,7 +86,15 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         if args[0].size < _PARALLEL_SIZE or _forked:
             return serial(*args)
         with _pool:
-            return parallel(*args)
+            if _threads.wanted is None:
+                return parallel(*args)
+            before = numba.get_num_threads()  # of this thread of Python; perhaps its owner's wish
+            most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+            numba.set_num_threads(min(_threads.wanted, most))
+            try:
+                return parallel(*args)
+            finally:
+                numba.set_num_threads(before)
 
     return run
 

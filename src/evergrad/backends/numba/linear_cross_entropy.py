@@ -41,12 +41,14 @@ def _finish_logits(z: Array, bias: Array, softcap: float) -> None:
 
 
 @kernel
-def _through_softcap(z: Array, softcap: float, dz: Array) -> None:
-    """dz *= 1 - (z / c)^2."""
+def _through_softcap(z: Array, softcap: float, target: Array, ignore_index: int, dz: Array) -> None:
+    """dz *= 1 - (z / c)^2; rows that do not count stay zeros, whatever they hold."""
     rows, n = z.shape
     for b in prange(pieces(rows, ROWS)):
         lo, hi = bounds(b, rows, ROWS)
         for r in range(lo, hi):
+            if target[r] == ignore_index:
+                continue
             capped, d = z[r], dz[r]
             for j in range(n):
                 t = capped[j] / softcap
@@ -121,7 +123,7 @@ def _gradients(
             None if softcap > 0 else z,
         )  # fmt: skip
         if softcap > 0:
-            _through_softcap(z, np.float32(softcap), dz)
+            _through_softcap(z, np.float32(softcap), label, ignore_index, dz)
         if need_dx and dx is not None:
             np.matmul(dz, weight, out=dx[rows])
         if need_dweight and dweight is not None:

@@ -55,7 +55,8 @@ def linear_cross_entropy_backward(
     logits = _logits(x, weight, bias, softcap)
     dz = cross_entropy_backward(drows, logits, target, lse, ignore_index, label_smoothing, None)
     if softcap > 0:
-        dz *= 1 - (logits / softcap) ** 2
+        counted = target != ignore_index  # the others give zeros, whatever they hold
+        dz[counted] *= 1 - (logits[counted] / softcap) ** 2
     return (
         emit(dz @ weight, dx) if need_dx else None,
         accumulate(dz.T @ x, dweight) if need_dweight else None,
