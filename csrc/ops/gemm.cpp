@@ -35,7 +35,7 @@ constexpr i64 halves_floats = 1 << 20;  // of C, which the second half needs onc
 // Workers that write left and right parts of the same rows meet at a seam, row by row: prefetchers
 // run past it and take lines from the other core. One row of seam costs as much as packing this
 // many.
-constexpr i64 floats_per_seam = 1300;
+constexpr i64 floats_per_seam = 300;
 
 // One operand, lanes along C's rows or columns.
 struct Side {
