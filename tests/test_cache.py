@@ -98,7 +98,11 @@ def test_pieces_give_the_logits_of_the_whole(cuts, name, backend, rng):
 
 @each_backend
 @each_model
-@pytest.mark.parametrize("lengths", [[90, 90, 90, 90], [90, 1, 40, 0, 85, 100]], ids=str)
+@pytest.mark.parametrize(
+    "lengths",
+    [[90, 90, 90, 90], [90, 1, 40, 0, 85, 100], [1] * 300],
+    ids=lambda x: f"{len(x)} of {max(x)}",
+)
 def test_long_prompts_go_through_the_layers_in_pieces(lengths, name, backend, rng):
     with using(backend):
         model = drawn(MAKERS[name]())

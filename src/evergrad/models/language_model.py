@@ -263,19 +263,17 @@ class CausalLM(Prompted, TokenModel):
             return self._append(cache, input_ids, cu_seqlens)
         cache.begin(cu_seqlens)  # complains before anything is appended
         before = cache.lengths
-        starts, lengths = cu_seqlens[:-1], np.diff(cu_seqlens)
+        count = len(input_ids)
         hidden: Array | None = None
         try:
             for i in range(pieces):
-                # Equally long sequences stay so, and pieces are nearly equal: a few rows would
-                # be multiplied in another way, to other bits.
-                first, last = starts + lengths * i // pieces, starts + lengths * (i + 1) // pieces
-                bounds = np.concatenate([[0], np.cumsum(last - first)])
-                rows = np.repeat(first - bounds[:-1], last - first) + np.arange(bounds[-1])
-                states = self._append(cache, input_ids[rows], bounds)
+                # Nearly equal: a few rows would be multiplied in another way, to other bits.
+                first, last = count * i // pieces, count * (i + 1) // pieces
+                bounds = np.clip(cu_seqlens, first, last) - first
+                states = self._append(cache, input_ids[first:last], bounds)
                 if hidden is None:
-                    hidden = np.empty((len(input_ids), states.shape[1]), states.dtype)
-                hidden[rows] = states
+                    hidden = np.empty((count, states.shape[1]), states.dtype)
+                hidden[first:last] = states
         except BaseException:
             cache.lengths = before
             raise
