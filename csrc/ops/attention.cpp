@@ -234,15 +234,15 @@ int evergrad_attention_backward(const Shape* shape, const Options* options, ever
   if (parts == 1 || status.load() != EVERGRAD_OK) return status.load();
 
   const i64 batches = shape->cu_q ? 1 : shape->sequences;
-  parallel_ranges(
-      batches * shape->tokens_q, parts_of(elements_per_task, max_of(1, row_size)), [&](i64 begin, i64 end) {
-        for (i64 row = begin; row < end; ++row) {
-          const i64 b = row / shape->tokens_q, token = row % shape->tokens_q;
-          for (i64 part = 0; part + 1 < parts; ++part)
-            for (i64 head = 0; head < shape->heads; ++head)
-              t.add_rows(d, partial.get() + part * part_size + row * row_size + head * d,
-                         at(*shape, dquery, b, token, head));
-        }
-      });
+  const i64 grain = parts_of(elements_per_task, max_of(1, row_size));
+  parallel_ranges(batches * shape->tokens_q, grain, [&](i64 begin, i64 end) {
+    for (i64 row = begin; row < end; ++row) {
+      const i64 b = row / shape->tokens_q, token = row % shape->tokens_q;
+      for (i64 part = 0; part + 1 < parts; ++part)
+        for (i64 head = 0; head < shape->heads; ++head)
+          t.add_rows(d, partial.get() + part * part_size + row * row_size + head * d,
+                     at(*shape, dquery, b, token, head));
+    }
+  });
   return EVERGRAD_OK;
 }

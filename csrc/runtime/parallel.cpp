@@ -82,7 +82,6 @@ void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most
     i64 end;
   };
   const i64 threads = evergrad_get_num_threads();
-  if (most > most_workers) most = most_workers;
   const i64 limit = threads < most ? threads : most;
   const i64 workers = tasks < limit ? tasks : limit;
   if (workers <= 1 || omp_in_parallel()) {

@@ -13,10 +13,10 @@ namespace evergrad {
 constexpr i64 most_workers = 256;
 
 // Runs task(context, i, worker) once for each i in [0, tasks), in any order; no two tasks run at
-// once under one number of worker, which is below `most`, evergrad_get_num_threads() and
-// most_workers. Whoever has room for so many workers says so in `most`: another thread may raise the
-// number of threads at any time. Serial inside another parallel loop, and in a forked child
-// (OpenMP's threads do not survive a fork).
+// once under one number of worker, which is below `most` (no more than most_workers) and
+// evergrad_get_num_threads(). Whoever has room for so many workers says so in `most`: another thread
+// may raise the number of threads at any time. Serial inside another parallel loop, and in a forked
+// child (OpenMP's threads do not survive a fork).
 void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most) noexcept;
 
 bool is_forked_child() noexcept;
@@ -54,6 +54,8 @@ void parallel_ranges(i64 n, i64 grain, F&& f) noexcept {
 
 // Under this, waking a thread costs more than it brings.
 constexpr double serial_flops = 5e5;
+
+// For parallel_for: all workers, or a serial loop.
 constexpr i64 workers_if(bool worth) { return worth ? most_workers : 1; }
 
 // Elements per task: enough work (microseconds) to pay for waking a thread.

@@ -175,9 +175,8 @@ def get_num_threads() -> int:
     True
     """
     if active.name == "numba":
-        numba = importlib.import_module("numba")
-        most: int = numba.config.NUMBA_NUM_THREADS
-        return numba.get_num_threads() if _threads.wanted is None else min(_threads.wanted, most)
+        count: int = importlib.import_module(".numba._kernel", __name__).get_num_threads()
+        return count
     return _native.get_num_threads() if _native is not None else 1
 
 

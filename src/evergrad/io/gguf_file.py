@@ -274,7 +274,11 @@ class _Cursor:
         length = self.count(1, f"bytes of {what}")
         if longest is not None and not 0 < length <= longest:
             raise self.error(f"{what} is {length} bytes long, expected 1 to {longest}")
-        return self.text(self.take(length, what), what)
+        data = self.take(length, what)
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise self.not_utf8(what, error) from None
 
     def strings(self, what: str) -> list[str]:
         """An array of strings: `string` in one loop, since vocabularies are long."""
@@ -294,12 +298,9 @@ class _Cursor:
             raise self.error(problem) from None
         except UnicodeDecodeError as error:
             self.position = start
-            raise self.error(f"{what} is not UTF-8: {error.reason}") from None
+            raise self.not_utf8(what, error) from None
         self.position = start
         return found
 
-    def text(self, data: bytes, what: str) -> str:
-        try:
-            return data.decode()
-        except UnicodeDecodeError as error:
-            raise self.error(f"{what} is not UTF-8: {error.reason}") from None
+    def not_utf8(self, what: str, error: UnicodeDecodeError) -> CorruptFileError:
+        return self.error(f"{what} is not UTF-8: {error.reason}")

@@ -263,22 +263,17 @@ class CausalLM(Prompted, TokenModel):
             return self._append(cache, input_ids, cu_seqlens)
         cache.begin(cu_seqlens)  # complains before anything is appended
         before = cache.lengths
-        count = len(input_ids)
-        hidden: Array | None = None
+        hidden = []
         try:
             for i in range(pieces):
                 # Nearly equal: a few rows would be multiplied in another way, to other bits.
-                first, last = count * i // pieces, count * (i + 1) // pieces
+                first, last = (len(input_ids) * end // pieces for end in (i, i + 1))
                 bounds = np.clip(cu_seqlens, first, last) - first
-                states = self._append(cache, input_ids[first:last], bounds)
-                if hidden is None:
-                    hidden = np.empty((count, states.shape[1]), states.dtype)
-                hidden[first:last] = states
+                hidden.append(self._append(cache, input_ids[first:last], bounds))
         except BaseException:
             cache.lengths = before
             raise
-        assert hidden is not None
-        return hidden
+        return np.concatenate(hidden)
 
     def _append(self, cache: KVCache, input_ids: Array, cu_seqlens: Array) -> Array:
         positions = cache.begin(cu_seqlens)

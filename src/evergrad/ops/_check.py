@@ -136,6 +136,14 @@ def no_overlap(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None
             )
 
 
+def each_apart(inputs: dict[str, np.ndarray | None], /, **outs: np.ndarray | None) -> None:
+    """Each of ``outs`` shares memory neither with the inputs nor with another."""
+    for name, out in outs.items():
+        if out is not None:
+            no_overlap(name, out, **inputs)
+            inputs = {**inputs, name: out}
+
+
 def in_place_or_apart(name: str, out: np.ndarray | None, /, **inputs: np.ndarray | None) -> None:
     """``out`` is the very memory of an input (element by element it is safe), or shares none."""
     if out is None or active.apart(out, *inputs.values()):

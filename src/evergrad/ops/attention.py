@@ -362,7 +362,7 @@ def attention_backward(
         _check.has_shape(name, x, query.shape)
     _check.required("lse", lse, _lse_shape(query), "query", query)
     _check.same_dtype("query", query, dout=dout, out=out)
-    inputs = {  # and gradients that have their place: each has memory of its own
+    inputs = {
         "dout": dout, "query": query, "key": key, "value": value, "out": out, "lse": lse,
         "attn_mask": attn_mask, "bias": bias, "alibi_slopes": alibi_slopes,
     }  # fmt: skip
@@ -374,13 +374,11 @@ def attention_backward(
         if d is not None:
             _check.output(name, d, like.shape, "query", query, contiguous=False)
             _last_contiguous(name, d, like.ndim)
-            _check.no_overlap(name, d, **inputs)
-            inputs[name] = d
     if dbias is not None:
         if bias is None:
             raise ValueError(f"dbias: expected None without a bias, got {_check.describe(dbias)}")
         _check.output("dbias", dbias, bias.shape, "query", query)
-        _check.no_overlap("dbias", dbias, **inputs)
+    _check.each_apart(inputs, dquery=dquery, dkey=dkey, dvalue=dvalue, dbias=dbias)
     grads = active.attention_backward(
         dout, query, key, value, out, lse, *options, dquery, dkey, dvalue, dbias
     )

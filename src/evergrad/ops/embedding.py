@@ -293,10 +293,8 @@ def embedding_sum_backward(
         _check.has_shape(name, checked, dout.shape[:-1])
         rows.append(checked)
     for _, count, name, total, _ in tables:
-        if total is not None:
-            _check.output(name, total, (count, dim), "dout", dout)
-            _check.no_overlap(name, total, dout=dout, **given)
-            given[name] = total
+        _check.output(name, total, (count, dim), "dout", dout)
+    _check.each_apart({"dout": dout, **given}, **{name: total for _, _, name, total, _ in tables})
     flat = dout.reshape(math.prod(dout.shape[:-1]), dim)
     dwords, dplaces, dkinds = (
         active.embedding_backward(flat, each.reshape(-1), count, total)

@@ -332,17 +332,11 @@ def linear_backward(
     _check.required("dout", dout, shape, "x", x)
     if activation is not None:
         _check.required("saved", saved, shape, "x", x)
-    if dx is not None:
-        _check.output("dx", dx, x.shape, "x", x)
-        _check.no_overlap("dx", dx, dout=dout, x=x, weight=matrix, saved=saved)
-    if dweight is not None:
-        _check.output("dweight", dweight, matrix.shape, "x", x)
-        _check.no_overlap("dweight", dweight, dout=dout, x=x, weight=matrix, saved=saved, dx=dx)
-    if dbias is not None:
-        _check.output("dbias", dbias, matrix.shape[:1], "x", x)
-        _check.no_overlap(
-            "dbias", dbias, dout=dout, x=x, weight=matrix, saved=saved, dx=dx, dweight=dweight
-        )
+    _check.output("dx", dx, x.shape, "x", x)
+    _check.output("dweight", dweight, matrix.shape, "x", x)
+    _check.output("dbias", dbias, matrix.shape[:1], "x", x)
+    inputs = {"dout": dout, "x": x, "weight": matrix, "saved": saved}
+    _check.each_apart(inputs, dx=dx, dweight=dweight, dbias=dbias)
     result, dweight, dbias = active.linear_backward(
         _check.rows(dout), _check.rows(x), matrix, activation,
         None if activation is None else _check.rows(saved),

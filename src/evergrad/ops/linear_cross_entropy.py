@@ -55,18 +55,11 @@ def _gradient_checks(
     dbias: np.ndarray | None,
     **others: np.ndarray | None,
 ) -> None:
-    for name, out, shape in (
-        ("dx", dx, x.shape),
-        ("dweight", dweight, weight.shape),
-        ("dbias", dbias, weight.shape[:1]),
-    ):
-        if out is not None:
-            _check.output(name, out, shape, "x", x)
-            _check.no_overlap(name, out, x=x, weight=weight, **others)
-    if dweight is not None:
-        _check.no_overlap("dweight", dweight, dx=dx, dbias=dbias)
-    if dbias is not None:
-        _check.no_overlap("dbias", dbias, dx=dx)
+    _check.output("dx", dx, x.shape, "x", x)
+    _check.output("dweight", dweight, weight.shape, "x", x)
+    _check.output("dbias", dbias, weight.shape[:1], "x", x)
+    inputs = {"x": x, "weight": weight, **others}
+    _check.each_apart(inputs, dx=dx, dweight=dweight, dbias=dbias)
 
 
 def _shaped(

@@ -226,15 +226,13 @@ def layer_norm_backward(
         _check.output("dx", dx, x.shape, "x", x)
         _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
         _check.no_overlap("dx", dx, x=x, weight=weight, mean=mean, rstd=rstd)
-    if dweight is not None or dbias is not None:
-        given = {
-            "dout": dout, "x": x, "mean": mean, "rstd": rstd, "weight": weight,
-            "dresidual": dresidual, "dx": dx,
-        }  # fmt: skip
-        for name, d in (("dweight", dweight), ("dbias", dbias)):
-            _check.output(name, d, shape, "x", x)
-            _check.no_overlap(name, d, **given)
-            given[name] = d
+    _check.output("dweight", dweight, shape, "x", x)
+    _check.output("dbias", dbias, shape, "x", x)
+    inputs = {
+        "dout": dout, "x": x, "mean": mean, "rstd": rstd, "weight": weight,
+        "dresidual": dresidual, "dx": dx,
+    }  # fmt: skip
+    _check.each_apart(inputs, dweight=dweight, dbias=dbias)
     grid = _rows_of(x, shape)
     need_dweight = need_dweight and weight is not None
     result, new_dweight, new_dbias = active.layer_norm_backward(

@@ -73,6 +73,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def get_num_threads() -> int:
+    """Threads that a kernel may use: the number told to evergrad, else Numba's own."""
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return numba.get_num_threads() if _threads.wanted is None else min(_threads.wanted, most)
+
+
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a loop over pieces twice, with and without threads; each when first needed.
 
@@ -86,11 +92,8 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         if args[0].size < _PARALLEL_SIZE or _forked:
             return serial(*args)
         with _pool:
-            if _threads.wanted is None:
-                return parallel(*args)
             before = numba.get_num_threads()  # of this thread of Python; perhaps its owner's wish
-            most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-            numba.set_num_threads(min(_threads.wanted, most))
+            numba.set_num_threads(get_num_threads())
             try:
                 return parallel(*args)
             finally:
