@@ -339,6 +339,19 @@ def test_a_text_opens_few_rooms(store):
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines()}
     assert "evergrad.models.gpt2" in imported
     assert not imported & {"evergrad.continual", "evergrad.bench", "evergrad.train", "matplotlib"}
+    assert not imported & {"rich", "numpy.random"}  # text that is only echoed, nothing drawn anew
+
+
+def test_a_command_collects_garbage_but_not_among_what_lasts(store):
+    code = """
+import atexit, gc, sys
+from evergrad.cli import main
+atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 10_000, file=sys.stderr))
+main()
+"""
+    command = [sys.executable, "-c", code, "generate", "--model", str(store / "versions" / "0001")]
+    run = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert run.stderr.split() == ["True", "True"]
 
 
 def test_eval_measures_what_the_report_says(store, texts):

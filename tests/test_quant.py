@@ -200,6 +200,24 @@ def test_rows_are_moved_undecoded(kind):
     np.testing.assert_array_equal(np.asarray(weight), dense)
 
 
+def test_neighbours_in_memory_are_joined_without_a_copy(kind):
+    data = drawn_bytes(kind, 9, 256)
+    data.flags.writeable = False
+    first, second, third = (
+        ops.QuantizedWeight(data[rows], kind, 256)
+        for rows in (slice(1, 4), slice(4, 8), slice(8, 9))
+    )
+    both = ops.QuantizedWeight.concatenate([first, second])
+    assert both.shape == (7, 256)
+    assert np.shares_memory(both.data, data)
+    assert not both.data.flags.writeable
+    np.testing.assert_array_equal(both.data, data[1:8])
+    for parts in ([first, third], [second, first], [second, second]):
+        joined = ops.QuantizedWeight.concatenate(parts)
+        assert not np.shares_memory(joined.data, data)
+        np.testing.assert_array_equal(joined.data, np.concatenate([part.data for part in parts]))
+
+
 def test_embedding_decodes_the_rows_asked_for(backend, kind):
     weight = ops.QuantizedWeight(drawn_bytes(kind, 9, 256), kind, 256)
     dense = weight.dequantize()

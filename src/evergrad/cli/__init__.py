@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import sys
 
+from ._lasting import lasting
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line of this process, and exit."""
     try:
-        from ._app import run
+        with lasting():
+            from ._app import run
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise

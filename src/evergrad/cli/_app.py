@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import typer
-from rich.markup import escape
 
-from ._output import FAILURE, INTERRUPTED, UserError, err, print_json
+from ._lasting import lasting
+from ._output import FAILURE, INTERRUPTED, UserError, print_json
 from ._verb import listed, unwrapped
 
 VERBS = (
@@ -64,14 +64,17 @@ def run(arguments: Sequence[str]) -> int:
     # A verb needs few rooms of the package, and a text should begin at once.
     verb = arguments[0] if arguments and arguments[0] in VERBS else None
     try:
-        for each in VERBS if verb is None else (verb,):
-            import_module(f".{each}", __package__).register(app)
+        with lasting():
+            for each in VERBS if verb is None else (verb,):
+                import_module(f".{each}", __package__).register(app)
         app(args=list(arguments), prog_name="evergrad")
     except (SystemExit, KeyboardInterrupt) as stop:
         code = INTERRUPTED
         if isinstance(stop, SystemExit):
             code = stop.code if isinstance(stop.code, int) else FAILURE
         if code == INTERRUPTED:
+            from ._screen import err
+
             kept = "; the current version is as it was" if verb in ATOMIC else ""
             line = "\n" if err.is_terminal else ""  # below what was being written, and ^C
             err.print(f"{line}evergrad: interrupted{kept}")
@@ -81,6 +84,10 @@ def run(arguments: Sequence[str]) -> int:
             raise
         if "--json" in arguments:
             print_json({"error": str(error)}, indent=None)  # one of `chat`'s lines, too
+        from rich.markup import escape
+
+        from ._screen import err
+
         err.print(f"[red]evergrad:[/red] {escape(str(error))}", soft_wrap=True)
         return FAILURE
     return 0

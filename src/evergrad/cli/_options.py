@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ._lasting import lasting
 from ._output import UserError
 
 # Rooms are opened when a verb needs them: a text should begin at once.
@@ -254,10 +255,11 @@ def one_source(context: typer.Context) -> None:
 
 def load_model(path: Path) -> Any:
     """The model at a path, whatever its format."""
-    from evergrad import models
-
     try:
-        return models.from_pretrained(path)
+        with lasting():
+            from evergrad import models
+
+            return models.from_pretrained(path)
     except ValueError as error:
         raise UserError(str(error)) from error
     except TypeError as error:  # of a tensor or a setting that is of the wrong kind

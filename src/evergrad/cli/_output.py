@@ -1,4 +1,4 @@
-"""What every verb shares: exit codes, one-line errors, results for people and for machines.
+"""What every verb shares: exit codes, one-line errors, results for machines.
 
 Standard output carries the result alone, with ``--json`` exactly one JSON object (`chat`: one a
 line for each reply); progress, notes and errors go to standard error.
@@ -12,15 +12,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 OK, FAILURE, USAGE, REJECTED, INTERRUPTED = 0, 1, 2, 3, 130
-
-#: For people, on standard output.
-out = Console(highlight=False, emoji=False)
-#: Progress, notes, errors.
-err = Console(stderr=True, highlight=False, emoji=False)
 
 
 class UserError(Exception):
@@ -35,11 +28,6 @@ JsonOption = Annotated[
         rich_help_panel="Output",
     ),
 ]
-
-
-def note(message: str) -> None:
-    """A line of progress on standard error."""
-    err.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any], indent: int | None = 2) -> None:

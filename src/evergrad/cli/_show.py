@@ -7,7 +7,7 @@ from rich.table import Table
 
 from evergrad.continual import Report
 
-from ._output import out
+from ._screen import out
 
 
 def percent(fraction: float) -> str:

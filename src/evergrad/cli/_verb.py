@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Sequence
 
 import typer
-from rich.markup import escape
 
 
 def verb(
@@ -29,4 +28,13 @@ def unwrapped(docstring: str) -> str:
 
 def listed(examples: Sequence[str], title: str = "Examples") -> str:
     """A heading, and a line per example."""
-    return "\n".join([f"[bold]{title}[/bold]", *(f"  {escape(line)}" for line in examples)])
+    return "\n".join([f"[bold]{title}[/bold]", *(f"  {_literal(line)}" for line in examples)])
+
+
+def _literal(line: str) -> str:
+    """Without the markup that a bracket might begin."""
+    if "[" not in line:
+        return line
+    from rich.markup import escape
+
+    return escape(line)

@@ -12,7 +12,8 @@ from evergrad import train as training
 from evergrad.continual import Naive, Replay, Report, Version, VersionStore
 
 from . import _options as options
-from ._output import REJECTED, JsonOption, UserError, note, print_json
+from ._output import REJECTED, JsonOption, UserError, print_json
+from ._screen import note
 from ._show import show_report
 from ._texts import resolve
 from ._verb import verb

@@ -23,7 +23,8 @@ from evergrad.bench.steps import INFERENCE, STEPS, Step, Work
 from evergrad.bench.worker import workers
 
 from . import _options as options
-from ._output import JsonOption, UserError, err, out, print_json
+from ._output import JsonOption, UserError, print_json
+from ._screen import err, out
 from ._verb import verb
 
 #: Columns of the table where the output is not a terminal.

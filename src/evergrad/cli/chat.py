@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import _options as options
-from ._output import UserError, err, print_json
+from ._output import UserError, print_json
 from ._verb import verb
 
 EXAMPLES = (
@@ -133,6 +133,8 @@ def _refuse(problem: str, with_people: bool) -> None:
     """The end, where nobody is there to say something else."""
     if not with_people:
         raise UserError(problem)
+    from ._screen import err
+
     err.print(f"{problem}: the message is dropped", markup=False, soft_wrap=True)
 
 

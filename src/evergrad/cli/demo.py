@@ -19,7 +19,8 @@ from evergrad.continual import Naive, Replay, Report, VersionStore, adapt, begin
 
 from . import _options as options
 from ._demo_plot import plot_stages
-from ._output import JsonOption, UserError, note, out, print_json
+from ._output import JsonOption, UserError, print_json
+from ._screen import note, out
 from ._show import table, verdict
 from ._verb import verb
 

@@ -10,7 +10,8 @@ from rich.markup import escape
 from evergrad import train as training
 
 from . import _options as options
-from ._output import JsonOption, note, out, print_json
+from ._output import JsonOption, print_json
+from ._screen import note, out
 from ._show import table
 from ._texts import resolve
 from ._verb import verb

@@ -17,7 +17,8 @@ from evergrad import models
 from evergrad.text import pieces
 
 from . import _options as options
-from ._output import JsonOption, UserError, err, out, print_json
+from ._output import JsonOption, UserError, print_json
+from ._screen import err, out
 from ._show import table
 from ._verb import verb
 

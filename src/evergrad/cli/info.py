@@ -13,7 +13,8 @@ import evergrad
 from evergrad import continual
 
 from . import _options as options
-from ._output import JsonOption, out, print_json
+from ._output import JsonOption, print_json
+from ._screen import out
 from ._show import table
 from ._verb import verb
 

@@ -9,7 +9,8 @@ import typer
 from evergrad.continual import VersionStore
 
 from . import _options as options
-from ._output import JsonOption, out, print_json
+from ._output import JsonOption, print_json
+from ._screen import out
 from ._verb import verb
 
 EXAMPLES = (

@@ -14,7 +14,8 @@ from evergrad import train as training
 from evergrad.continual import VersionStore, begin
 
 from . import _options as options
-from ._output import JsonOption, note, print_json
+from ._output import JsonOption, print_json
+from ._screen import note
 from ._show import show_report
 from ._texts import resolve
 from ._verb import verb

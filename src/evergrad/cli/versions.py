@@ -11,7 +11,8 @@ from evergrad import io
 from evergrad.continual import StoreError, Version, VersionStore
 
 from . import _options as options
-from ._output import FAILURE, JsonOption, UserError, out, print_json
+from ._output import FAILURE, JsonOption, UserError, print_json
+from ._screen import out
 from ._show import percent, table
 from ._verb import verb
 

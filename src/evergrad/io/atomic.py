@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import secrets
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -222,7 +221,7 @@ def clean_leftovers(root: str | os.PathLike[str]) -> list[Path]:
 
 def _temporary_name() -> str:
     pid = os.getpid()
-    return f"{PREFIX}{_host()}.{pid}.{_process_start(pid)}.{secrets.token_hex(4)}"
+    return f"{PREFIX}{_host()}.{pid}.{_process_start(pid)}.{os.urandom(4).hex()}"
 
 
 def _host() -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import CorruptFileError
-from .stored import FORMATS, StoredTensor, map_file, row_bytes
+from .stored import FORMATS, StoredTensor, map_file, mapped, row_bytes
 
 __all__ = ["GGUF", "read_gguf"]
 
@@ -237,7 +237,7 @@ class _Cursor:
 
     def __init__(self, path: str | os.PathLike[str], data: npt.NDArray[np.uint8]) -> None:
         self.path, self.data = path, data
-        self.bytes = data.data
+        self.bytes = mapped(data)
         self.position = 0
 
     def error(self, problem: str) -> CorruptFileError:
@@ -250,7 +250,7 @@ class _Cursor:
                 f"truncated: {what} takes {size} bytes, {len(self.bytes) - start} remain"
             )
         self.position = stop
-        return bytes(self.bytes[start:stop])
+        return self.bytes[start:stop]
 
     def scalar(self, code: str, what: str) -> Any:
         layout = struct.Struct("<" + code)
@@ -290,7 +290,7 @@ class _Cursor:
                 stop = start + 8 + _LENGTH.unpack_from(data, start)[0]
                 if stop > size:
                     raise struct.error
-                found.append(str(data[start + 8 : stop], "utf-8"))
+                found.append(data[start + 8 : stop].decode())
                 start = stop
         except struct.error:
             self.position = start

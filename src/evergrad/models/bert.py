@@ -247,7 +247,7 @@ class Bert(TokenModel):
 
     def __init__(self, config: BertConfig, seed: int | None = 0) -> None:
         self.config = config
-        rng = np.random.default_rng(seed)
+        rng = None if seed is None else np.random.default_rng(seed)
         std = 0.0 if seed is None else 0.02
         drawn: dict[str, Any] = {"std": std, "rng": rng}
         self.random = nn.RandomStream(seed or 0)

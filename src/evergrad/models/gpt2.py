@@ -180,7 +180,7 @@ class GPT2(CausalLM):
 
     def __init__(self, config: GPT2Config, seed: int | None = 0) -> None:
         self.config = config
-        rng = np.random.default_rng(seed)
+        rng = None if seed is None else np.random.default_rng(seed)
         std = 0.0 if seed is None else 0.02
         self.random = nn.RandomStream(seed or 0)
         self.wte = nn.Embedding(config.vocab_size, config.dim, std=std, rng=rng)
@@ -200,7 +200,7 @@ class GPT2(CausalLM):
         """Patterns of tensors in files that tell this model nothing."""
         return ("lm_head.weight",) if self.config.tied else ()
 
-    def _block(self, std: float, rng: np.random.Generator) -> PreNormBlock:
+    def _block(self, std: float, rng: np.random.Generator | None) -> PreNormBlock:
         config = self.config
         # 2 layers branches add up in the residual stream: keep its variance.
         branch: dict[str, Any] = {

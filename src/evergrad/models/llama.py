@@ -213,7 +213,7 @@ class Llama(CausalLM):
 
     def __init__(self, config: LlamaConfig, seed: int | None = 0) -> None:
         self.config = config
-        rng = np.random.default_rng(seed)
+        rng = None if seed is None else np.random.default_rng(seed)
         std = 0.0 if seed is None else 0.02
         self.random = nn.RandomStream(seed or 0)
         self.rotary = nn.Rotary(
@@ -234,7 +234,7 @@ class Llama(CausalLM):
         """Patterns of tensors in files that tell this model nothing."""
         return ("lm_head.weight",) if self.config.tied else ()
 
-    def _block(self, std: float, rng: np.random.Generator) -> PreNormBlock:
+    def _block(self, std: float, rng: np.random.Generator | None) -> PreNormBlock:
         config = self.config
         drawn: dict[str, Any] = {"std": std, "out_std": std, "rng": rng}
         return PreNormBlock(

@@ -279,7 +279,11 @@ class Builder:
     """The parts of the blocks, all drawn from one generator."""
 
     def __init__(
-        self, config: T5Config, stream: nn.RandomStream, seed: int | None, rng: np.random.Generator
+        self,
+        config: T5Config,
+        stream: nn.RandomStream,
+        seed: int | None,
+        rng: np.random.Generator | None,
     ) -> None:
         self.config, self.rng = config, rng
         self.drawn = 0.0 if seed is None else 1.0
@@ -454,7 +458,7 @@ class T5(Answering, TokenModel):
 
     def __init__(self, config: T5Config, seed: int | None = 0) -> None:
         self.config = config
-        rng = np.random.default_rng(seed)
+        rng = None if seed is None else np.random.default_rng(seed)
         self.random = nn.RandomStream(seed or 0)
         build = Builder(config, self.random, seed, rng)
         self.embedding = nn.Embedding(config.vocab_size, config.dim, std=build.drawn, rng=rng)

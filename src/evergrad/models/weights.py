@@ -342,6 +342,7 @@ def _in_few_bits(parts: Sequence[Any]) -> ops.QuantizedWeight | None:
     if len(parts) == 1:
         return parts[0]
     whole = ops.QuantizedWeight.concatenate(parts)
-    for part in parts:
-        io.release(part)
+    if not np.may_share_memory(whole.data, parts[0].data):
+        for part in parts:
+            io.release(part)
     return whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class RandomStream:
     __slots__ = ("offset", "seed")
 
     def __init__(self, seed: int | None = None, offset: int = 0) -> None:
-        self.seed = secrets.randbits(63) if seed is None else seed
+        self.seed = int.from_bytes(os.urandom(8), "little") >> 1 if seed is None else seed
         self.offset = offset
 
     def take(self, count: int) -> int:

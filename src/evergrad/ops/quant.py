@@ -128,13 +128,35 @@ class QuantizedWeight:
 
     @staticmethod
     def concatenate(weights: Sequence[QuantizedWeight]) -> QuantizedWeight:
-        """The rows of several weights of one kind and width, one below the other."""
+        """The rows of several weights of one kind and width, one below the other.
+
+        Where they already lie so in memory, as neighbours in a file do, nothing is copied.
+        """
         first = weights[0]
         for weight in weights:
             if (weight.kind, weight.shape[1]) != (first.kind, first.shape[1]):
                 raise ValueError(f"weights: expected all like {first}, got {weight}")
-        data = np.concatenate([weight.data for weight in weights])
+        parts = [weight.data for weight in weights]
+        together = _neighbours(parts)
+        data = np.concatenate(parts) if together is None else together
         return QuantizedWeight(data, first.kind, first.shape[1])
+
+
+def _neighbours(parts: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The rows of several arrays as one view, if each begins where the one before it ends."""
+    whole = parts[0]
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    begin = end = parts[0].ctypes.data
+    for part in parts:
+        if part.ctypes.data != end:
+            return None
+        end += part.nbytes
+    start = whole.ctypes.data
+    if whole.dtype != np.uint8 or not whole.flags.c_contiguous or end > start + whole.nbytes:
+        return None
+    rows = whole.reshape(-1)[begin - start : end - start]
+    return rows.reshape(sum(map(len, parts)), parts[0].shape[1])
 
 
 #: What products take.

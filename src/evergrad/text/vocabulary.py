@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 __all__ = ["MODELS", "PRE_TOKENIZERS", "from_gguf"]
 
 _PREFIX = "tokenizer.ggml."
@@ -58,9 +60,9 @@ def from_gguf(package: ModuleType, metadata: Mapping[str, Any]) -> tuple[Any, di
         raise ValueError(
             f"tokenizer.ggml.model is {kind!r}, supported are {', '.join(sorted(MODELS))}"
         )
-    tokens = [str(token) for token in tokens]
+    tokens = list(map(str, tokens))
     types = _get(metadata, "token_type")
-    types = [1] * len(tokens) if types is None else [int(each) for each in types]
+    types = [1] * len(tokens) if types is None else list(map(int, np.asarray(types).tolist()))
     if len(types) != len(tokens):
         raise ValueError(
             f"tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens"
@@ -252,9 +254,10 @@ def _ids(tokens: Sequence[str]) -> dict[str, int]:
 
 
 def _pairs(merges: Sequence[Any]) -> list[tuple[str, ...]]:
-    pairs = [tuple(str(merge).split(" ", 1)) for merge in merges]
-    for merge, pair in zip(merges, pairs, strict=True):
+    pairs = [tuple(merge.split(" ", 1)) for merge in map(str, merges)]
+    for pair in pairs:
         if len(pair) != 2 or not all(pair):
+            merge = " ".join(pair)
             raise ValueError(f"tokenizer.ggml.merges: expected two tokens, got {merge!r}")
     return pairs
 

@@ -1,0 +1,18 @@
+"""What people look at: results on standard output; progress, notes and errors beside it.
+
+A module of its own, since `rich` takes a while to load: a verb that only echoes text, and whose
+first word should come at once, does without.
+"""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
+
+
+def note(message: str) -> None:
+    """A line of progress on standard error."""
+    err.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
