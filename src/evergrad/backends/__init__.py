@@ -62,6 +62,9 @@ class _Active:
     empty: Callable[[int | tuple[int, ...]], np.ndarray]
     zero_: Callable[[np.ndarray], None]
     apart: Callable[..., bool]
+    plain: Callable[..., bool]
+    within: Callable[[Any, int], bool]
+    rising: Callable[[Any, int | None], bool]
     decoder: Any  # the native backend's blocks in one call, or None
     resolved: dict[str, str]
 
@@ -85,6 +88,11 @@ def _apart(x: np.ndarray, *others: np.ndarray | None) -> bool:
     return not any(other is not None and np.may_share_memory(x, other) for other in others)
 
 
+def _never(*args: Any) -> bool:
+    """No short cut through the checks: each is made on its own."""
+    return False
+
+
 def _load(name: str) -> ModuleType:
     if name == "native":
         if _native is None:
@@ -105,6 +113,8 @@ def _activate(name: str) -> None:
     active.empty = _native.empty if name == "native" else _empty
     active.zero_ = _native.zero_ if name == "native" else _zero
     active.apart = _native.apart if name == "native" else _apart
+    for check in ("plain", "within", "rising"):
+        setattr(active, check, getattr(_native, check) if name == "native" else _never)
     active.decoder = _native.Decoder if name == "native" else None
     active.resolved = resolved
 

@@ -58,6 +58,7 @@ def last_contiguous(name: str, x: Any) -> None:
 
 
 def same_dtype(first_name: str, first: np.ndarray, /, **others: np.ndarray | None) -> None:
+    """All of ``others``, which passed ``floats``, are as wide as ``first``."""
     for name, x in others.items():
         if x is not None and x.dtype is not first.dtype and x.dtype != first.dtype:
             raise TypeError(f"{name}: expected {first.dtype} like {first_name}, got {describe(x)}")
@@ -164,6 +165,8 @@ def in_place_or_apart(name: str, out: np.ndarray | None, /, **inputs: np.ndarray
 
 def indices(name: str, x: Any, upper: int, ignore: int | None = None) -> np.ndarray:
     """Check integer indices against [0, upper) (or equal to ``ignore``); returns them as int64."""
+    if active.within(x, upper):
+        return x
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name}: expected an int64 numpy array, got {describe(x)}")
     if x.dtype != _I64 and x.dtype != _I32:
@@ -188,6 +191,8 @@ def offsets(
     name: str, x: Any, tokens_name: str | None = None, tokens: int | None = None
 ) -> np.ndarray:
     """Check offsets of packed sequences, which rise from 0; returns them as int64."""
+    if active.rising(x, tokens):
+        return x
     if not isinstance(x, np.ndarray) or x.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an int64 array, got {describe(x)}")
     has_rank(name, x, 1, 1)

@@ -118,7 +118,7 @@ def embedding_backward(
         _check.output("dweight", dweight, (num_embeddings, dim), "dout", dout)
         _check.no_overlap("dweight", dweight, dout=dout, input=input)
     return active.embedding_backward(
-        dout.reshape(indices.size, dim), indices.reshape(-1), num_embeddings, dweight
+        _check.rows(dout), indices.reshape(-1), num_embeddings, dweight
     )
 
 

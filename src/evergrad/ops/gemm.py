@@ -242,18 +242,23 @@ def linear(
         _check.floats("weight", weight)
         _check.has_rank("weight", weight, 2, 2)
         data = weight
-        _check.same_dtype("x", x, weight=data)
+        if active.float64:
+            _check.same_dtype("x", x, weight=data)
     if weight.shape[1] != x.shape[-1]:
         raise ValueError(
             f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
         )
     shape = (*x.shape[:-1], weight.shape[0])
-    _check.optional("bias", bias, shape[-1:], "x", x)
-    _check.optional("residual", residual, shape, "x", x)
-    if out is not None:
-        _check.output("out", out, shape, "x", x)
-        _check.no_overlap("out", out, x=x, weight=data, bias=bias)
-        _check.in_place_or_apart("out", out, residual=residual)
+    if not active.plain(
+        1, x, None, bias, shape[-1:], residual, shape, None if out is None else data, None,
+        out, shape,
+    ):  # fmt: skip
+        _check.optional("bias", bias, shape[-1:], "x", x)
+        _check.optional("residual", residual, shape, "x", x)
+        if out is not None:
+            _check.output("out", out, shape, "x", x)
+            _check.no_overlap("out", out, x=x, weight=data, bias=bias)
+            _check.in_place_or_apart("out", out, residual=residual)
     rest = (bias, activation, _check.rows(residual), return_pre, _check.rows(out))
     if isinstance(weight, PackedWeight):
         result, pre = active.linear_packed(_check.rows(x), data, weight.shape[0], *rest)
@@ -261,8 +266,10 @@ def linear(
         result, pre = active.linear_quantized(_check.rows(x), data, weight.kind, *rest)
     else:
         result, pre = active.linear(_check.rows(x), data, *rest)
-    result = result.reshape(shape) if out is None else out
-    return (result, pre.reshape(shape)) if return_pre else result
+    if x.ndim != 2:
+        result, pre = result.reshape(shape), pre.reshape(shape) if return_pre else None
+    result = result if out is None else out
+    return (result, pre) if return_pre else result
 
 
 def linear_backward(
@@ -323,25 +330,30 @@ def linear_backward(
     matrix = decoded(weight, need_dweight)
     _check.floats("weight", matrix)
     _check.has_rank("weight", matrix, 2, 2)
-    _check.same_dtype("x", x, weight=matrix)
+    if active.float64:
+        _check.same_dtype("x", x, weight=matrix)
     if matrix.shape[1] != x.shape[-1]:
         raise ValueError(
             f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {matrix.shape}"
         )
     shape = (*x.shape[:-1], matrix.shape[0])
-    _check.required("dout", dout, shape, "x", x)
-    if activation is not None:
-        _check.required("saved", saved, shape, "x", x)
-    _check.output("dx", dx, x.shape, "x", x)
-    _check.output("dweight", dweight, matrix.shape, "x", x)
-    _check.output("dbias", dbias, matrix.shape[:1], "x", x)
-    inputs = {"dout": dout, "x": x, "weight": matrix, "saved": saved}
-    _check.each_apart(inputs, dx=dx, dweight=dweight, dbias=dbias)
+    if dout is None or (saved is None) != (activation is None) or not active.plain(
+        3, x, None, matrix, None, dout, shape, saved, shape,
+        dx, x.shape, dweight, matrix.shape, dbias, shape[-1:],
+    ):  # fmt: skip
+        _check.required("dout", dout, shape, "x", x)
+        if activation is not None:
+            _check.required("saved", saved, shape, "x", x)
+        _check.output("dx", dx, x.shape, "x", x)
+        _check.output("dweight", dweight, matrix.shape, "x", x)
+        _check.output("dbias", dbias, matrix.shape[:1], "x", x)
+        inputs = {"dout": dout, "x": x, "weight": matrix, "saved": saved}
+        _check.each_apart(inputs, dx=dx, dweight=dweight, dbias=dbias)
     result, dweight, dbias = active.linear_backward(
         _check.rows(dout), _check.rows(x), matrix, activation,
         None if activation is None else _check.rows(saved),
         _check.rows(dx), dweight, dbias, need_dx, need_dweight, need_dbias,
     )  # fmt: skip
     if dx is None and result is not None:
-        dx = result.reshape(x.shape)
+        dx = result if x.ndim == 2 else result.reshape(x.shape)
     return (dx if need_dx else None), dweight, dbias

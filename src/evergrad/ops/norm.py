@@ -138,9 +138,12 @@ def layer_norm(
     _check.floats("x", x)
     shape = _shape_of(x, normalized_shape)
     eps = _check.number("eps", eps, 0.0)
-    _check.optional("weight", weight, shape, "x", x)
-    _check.optional("bias", bias, shape, "x", x)
-    _forward_checks(x, residual, total, out, weight=weight, bias=bias)
+    if (total is not None and residual is None) or not active.plain(
+        2, x, None, weight, shape, bias, shape, residual, x.shape, total, x.shape, out, x.shape
+    ):
+        _check.optional("weight", weight, shape, "x", x)
+        _check.optional("bias", bias, shape, "x", x)
+        _forward_checks(x, residual, total, out, weight=weight, bias=bias)
     grid = _rows_of(x, shape)
     result, new_total, mean, rstd = active.layer_norm(
         x.reshape(grid),
@@ -216,23 +219,27 @@ def layer_norm_backward(
     (np.True_, [1.0, 2.0])
     """
     _check.floats("x", x)
-    _check.required("dout", dout, x.shape, "x", x)
     _stats_check("mean", mean, x)
-    _check.required("rstd", rstd, mean.shape, "x", x)
     shape = x.shape[mean.ndim :]
-    _check.optional("weight", weight, shape, "x", x)
-    _check.optional("dresidual", dresidual, x.shape, "x", x)
-    if dx is not None:
-        _check.output("dx", dx, x.shape, "x", x)
-        _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
-        _check.no_overlap("dx", dx, x=x, weight=weight, mean=mean, rstd=rstd)
-    _check.output("dweight", dweight, shape, "x", x)
-    _check.output("dbias", dbias, shape, "x", x)
-    inputs = {
-        "dout": dout, "x": x, "mean": mean, "rstd": rstd, "weight": weight,
-        "dresidual": dresidual, "dx": dx,
-    }  # fmt: skip
-    _check.each_apart(inputs, dweight=dweight, dbias=dbias)
+    if dout is None or rstd is None or not active.plain(
+        3, x, None, dout, x.shape, mean, None, rstd, mean.shape, weight, shape,
+        dresidual, x.shape, dx, x.shape, dweight, shape, dbias, shape,
+    ):  # fmt: skip
+        _check.required("dout", dout, x.shape, "x", x)
+        _check.required("rstd", rstd, mean.shape, "x", x)
+        _check.optional("weight", weight, shape, "x", x)
+        _check.optional("dresidual", dresidual, x.shape, "x", x)
+        if dx is not None:
+            _check.output("dx", dx, x.shape, "x", x)
+            _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
+            _check.no_overlap("dx", dx, x=x, weight=weight, mean=mean, rstd=rstd)
+        _check.output("dweight", dweight, shape, "x", x)
+        _check.output("dbias", dbias, shape, "x", x)
+        inputs = {
+            "dout": dout, "x": x, "mean": mean, "rstd": rstd, "weight": weight,
+            "dresidual": dresidual, "dx": dx,
+        }  # fmt: skip
+        _check.each_apart(inputs, dweight=dweight, dbias=dbias)
     grid = _rows_of(x, shape)
     need_dweight = need_dweight and weight is not None
     result, new_dweight, new_dbias = active.layer_norm_backward(
@@ -317,8 +324,11 @@ def rms_norm(
     _check.floats("x", x)
     shape = _shape_of(x, normalized_shape)
     eps = _check.number("eps", eps, 0.0)
-    _check.optional("weight", weight, shape, "x", x)
-    _forward_checks(x, residual, total, out, weight=weight)
+    if (total is not None and residual is None) or not active.plain(
+        2, x, None, weight, shape, residual, x.shape, total, x.shape, out, x.shape
+    ):
+        _check.optional("weight", weight, shape, "x", x)
+        _forward_checks(x, residual, total, out, weight=weight)
     grid = _rows_of(x, shape)
     result, new_total, rstd = active.rms_norm(
         x.reshape(grid),
@@ -390,21 +400,25 @@ def rms_norm_backward(
     (np.True_, True)
     """
     _check.floats("x", x)
-    _check.required("dout", dout, x.shape, "x", x)
     _stats_check("rstd", rstd, x)
     shape = x.shape[rstd.ndim :]
-    _check.optional("weight", weight, shape, "x", x)
-    _check.optional("dresidual", dresidual, x.shape, "x", x)
-    if dx is not None:
-        _check.output("dx", dx, x.shape, "x", x)
-        _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
-        _check.no_overlap("dx", dx, x=x, weight=weight, rstd=rstd)
-    if dweight is not None:
-        _check.output("dweight", dweight, shape, "x", x)
-        _check.no_overlap(
-            "dweight", dweight,
-            dout=dout, x=x, rstd=rstd, weight=weight, dresidual=dresidual, dx=dx,
-        )  # fmt: skip
+    if dout is None or not active.plain(
+        2, x, None, dout, x.shape, rstd, None, weight, shape, dresidual, x.shape,
+        dx, x.shape, dweight, shape,
+    ):  # fmt: skip
+        _check.required("dout", dout, x.shape, "x", x)
+        _check.optional("weight", weight, shape, "x", x)
+        _check.optional("dresidual", dresidual, x.shape, "x", x)
+        if dx is not None:
+            _check.output("dx", dx, x.shape, "x", x)
+            _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
+            _check.no_overlap("dx", dx, x=x, weight=weight, rstd=rstd)
+        if dweight is not None:
+            _check.output("dweight", dweight, shape, "x", x)
+            _check.no_overlap(
+                "dweight", dweight,
+                dout=dout, x=x, rstd=rstd, weight=weight, dresidual=dresidual, dx=dx,
+            )  # fmt: skip
     grid = _rows_of(x, shape)
     need_dweight = need_dweight and weight is not None
     result, new_dweight = active.rms_norm_backward(

@@ -22,6 +22,15 @@ def _flat(name: str, x: Any, param: np.ndarray | None = None, *, writable: bool 
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
 
 
+def _plainly_flat(param: Any, grad: Any, *state: Any) -> bool:
+    """Whether all is well at a glance: flat, of one length, and none meets another."""
+    if type(param) is not np.ndarray or param.ndim != 1 or grad is None:
+        return False
+    shape = param.shape
+    pairs = (each for x in state for each in (x, shape))
+    return active.plain(1 + len(state), grad, shape, param, shape, *pairs)
+
+
 def _apart(**buffers: np.ndarray | None) -> None:
     while len(buffers) > 1:
         name, x = buffers.popitem()
@@ -78,11 +87,13 @@ def adam_step(
     >>> param.round(3)
     array([0.9], dtype=float32)
     """
-    _flat("param", param)
-    _flat("grad", grad, param, writable=False)
-    _flat("exp_avg", exp_avg, param)
-    _flat("exp_avg_sq", exp_avg_sq, param)
-    _apart(param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    given = exp_avg is not None and exp_avg_sq is not None
+    if not (given and _plainly_flat(param, grad, exp_avg, exp_avg_sq)):
+        _flat("param", param)
+        _flat("grad", grad, param, writable=False)
+        _flat("exp_avg", exp_avg, param)
+        _flat("exp_avg_sq", exp_avg_sq, param)
+        _apart(param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     active.adam_step(
         param,
         grad,
@@ -199,10 +210,11 @@ def rmsprop_step(
     >>> param.round(3)
     array([0.9], dtype=float32)
     """
-    _flat("param", param)
-    _flat("grad", grad, param, writable=False)
-    _flat("square_avg", square_avg, param)
-    _apart(param=param, grad=grad, square_avg=square_avg)
+    if square_avg is None or not _plainly_flat(param, grad, square_avg):
+        _flat("param", param)
+        _flat("grad", grad, param, writable=False)
+        _flat("square_avg", square_avg, param)
+        _apart(param=param, grad=grad, square_avg=square_avg)
     active.rmsprop_step(
         param,
         grad,
