@@ -70,8 +70,11 @@ struct Side {
 };
 
 // Few rows or columns: the other side is read where it lies, since packing it would cost more than
-// the product. Up to so many for dots, and for sweeps, which load and store C.
+// the product. Up to so many for dots, and for sweeps, which load and store C. Each dot ends with a
+// sum across its vector, which takes a depth that grows with their number to pay, unless there are
+// not many at all.
 constexpr i64 few_dots = 24, few_sweeps = 8;
+constexpr i64 depth_per_dot = 5, not_many_dots = 256;
 constexpr i64 longest_sweep = 1 << 14;  // C stays in cache
 constexpr i64 floats_per_piece = 1 << 15;
 
@@ -149,7 +152,9 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   if (m == 0 || n == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   const bool plain = !packed_b && !quantized_b;
-  if (plain && k > 0 && a.col == 1 && b.row == 1 && min_of(m, n) <= few_dots) {
+  const i64 few = min_of(m, n);
+  if (plain && k > 0 && a.col == 1 && b.row == 1 && few <= few_dots &&
+      (k >= depth_per_dot * (few - 1) || m * n <= not_many_dots)) {
     dots(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
     return EVERGRAD_OK;
   }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Decoder', 'adam_step', 'adam_step_rows', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pack_bits', 'pack_weight', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'relative_position_buckets', 'relu', 'relu_backward', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'zero_']
+__all__: list[str] = ['Decoder', 'adam_step', 'adam_step_rows', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
 class Decoder:
     def __init__(self, blocks: collections.abc.Sequence) -> None:
         ...
@@ -117,6 +117,12 @@ def pack_bits(weight: numpy.ndarray, kind: str) -> numpy.ndarray:
     ...
 def pack_weight(weight: numpy.ndarray) -> numpy.ndarray:
     ...
+def plain(*args, **kwargs):
+    """
+    True if each array, unless it is None, is a C-contiguous, aligned float32 array of the
+    shape behind it (of any, for None), and the last `outs` are writable and apart from all
+    before them: ``plain(outs, x, shape, y, shape, ...)``.
+    """
 def pool(x: numpy.ndarray, cu_seqlens: numpy.ndarray, mode: str, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
 def pool_backward(dout: numpy.ndarray, cu_seqlens: numpy.ndarray, mode: str, dx: numpy.ndarray | None) -> numpy.ndarray:
@@ -135,6 +141,11 @@ def relu(x: numpy.ndarray, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
 def relu_backward(dout: numpy.ndarray, saved: numpy.ndarray, dx: numpy.ndarray | None) -> numpy.ndarray:
     ...
+def rising(*args, **kwargs):
+    """
+    True if x is a contiguous int64 array that rises from 0 to `last` (to anything, for
+    None), never falling: ``rising(x, last)``.
+    """
 def rms_norm(x: numpy.ndarray, residual: numpy.ndarray | None, weight: numpy.ndarray | None, eps: typing.SupportsFloat | typing.SupportsIndex, total: numpy.ndarray | None, out: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray | None, numpy.ndarray]:
     ...
 def rms_norm_backward(dout: numpy.ndarray, x: numpy.ndarray, rstd: numpy.ndarray, weight: numpy.ndarray | None, dresidual: numpy.ndarray | None, dx: numpy.ndarray | None, dweight: numpy.ndarray | None, need_dx: bool, need_dweight: bool) -> tuple[numpy.ndarray | None, numpy.ndarray | None]:
@@ -173,6 +184,10 @@ def tanh_backward(dout: numpy.ndarray, saved: numpy.ndarray, dx: numpy.ndarray |
     ...
 def unpack(weight: numpy.ndarray, kind: str, columns: typing.SupportsInt | typing.SupportsIndex, indices: numpy.ndarray | None, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
+def within(*args, **kwargs):
+    """
+    True if x is a C-contiguous int64 array of numbers in [0, upper): ``within(x, upper)``.
+    """
 def zero_(x: numpy.ndarray) -> None:
     ...
 api_version: int = 1

@@ -1,0 +1,106 @@
+"""The native looks at a glance that save an op its checks: they may say yes only where all is well.
+
+What they say no to, the checks look at one by one (tests/test_ops_errors.py, test_ops_buffers.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+native = pytest.importorskip("evergrad._native")
+
+
+class _Subclass(np.ndarray):
+    pass
+
+
+def _read_only(x):
+    x.flags.writeable = False
+    return x
+
+
+X = np.zeros((4, 6), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("expected", "arguments"),
+    [
+        (True, (0,)),
+        (True, (0, X, X.shape)),
+        (True, (0, X, None)),
+        (True, (0, X, None, X, None)),  # inputs may be the same
+        (True, (0, None, X.shape)),
+        (True, (1, None, None)),
+        (True, (0, _read_only(X.copy()), None)),
+        (True, (1, X[:2], None, X[2:], (2, 6))),  # neighbours
+        (True, (0, X[0, 0:1].reshape(()), ())),
+        (False, (0, X, (6, 4))),
+        (False, (0, X, (4,))),
+        (False, (0, X, [4, 6])),
+        (False, (0, X.astype(np.float64), None)),
+        (False, (0, X.astype(">f4"), None)),
+        (False, (0, X.T, None)),
+        (False, (0, X[:, :3], None)),
+        (False, (0, X.view(_Subclass), None)),
+        (False, (0, X.tolist(), None)),
+        (False, (0, np.zeros(25, np.uint8)[1:].view(np.float32), None)),  # at an odd address
+        (False, (1, _read_only(X.copy()), None)),
+        (False, (1, X, None, X, None)),  # an output over an input
+        (False, (1, X[:3], None, X[2:], None)),
+        (False, (2, X[:3], None, X[2:], None)),  # two outputs over each other
+        (False, (1, X[2:], None, X[:3], None)),
+    ],
+)
+def test_plain_is_what_needs_no_further_check(expected, arguments):
+    assert native.plain(*arguments) is expected
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), (0, X), (0.0, X, None), (0, X, (4.0, 6.0)), (0, *[X, None] * 17)]
+)
+def test_plain_refuses_what_is_no_question(arguments):
+    with pytest.raises(TypeError):
+        native.plain(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("expected", "x", "upper"),
+    [
+        (True, [], 0),
+        (True, [0, 2, 1], 3),
+        (True, [[0, 2], [1, 1]], 3),
+        (True, [2**62], 2**62 + 1),
+        (False, [0], 0),
+        (False, [0, 3], 3),
+        (False, [-1, 2], 3),
+        (False, [-(2**63)], 3),
+        (False, [2**63 - 1], 3),
+    ],
+)
+def test_within_knows_both_bounds(expected, x, upper):
+    assert native.within(np.array(x, np.int64), upper) is expected
+    assert native.within(np.array(x, np.int64)[::-1].copy(), upper) is expected
+    assert not native.within(np.array([0], np.int32), 1)  # others are converted first
+    assert not native.within(np.arange(6)[::2], 9)
+    assert not native.within([0], 1)
+
+
+@pytest.mark.parametrize(
+    ("expected", "x", "last"),
+    [
+        (True, [0], 0),
+        (True, [0], None),
+        (True, [0, 2, 2, 5], 5),
+        (True, [0, 2, 2, 5], None),
+        (False, [], None),
+        (False, [1, 2], None),
+        (False, [0, 2], 3),
+        (False, [0, 2, 1], None),
+        (False, [0, 2, 1, 3], 3),
+    ],
+)
+def test_rising_looks_at_every_step(expected, x, last):
+    assert native.rising(np.array(x, np.int64), last) is expected
+    assert not native.rising(np.array([x], np.int64), last)
+    assert not native.rising(x, last)
