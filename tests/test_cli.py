@@ -342,6 +342,17 @@ def test_a_text_opens_few_rooms(store):
     assert not imported & {"rich", "numpy.random"}  # text that is only echoed, nothing drawn anew
 
 
+@pytest.mark.parametrize("package", ["rich", "typer"])
+@pytest.mark.parametrize("arguments", [(), ("info",), ("generate", "--store", "nope")])
+def test_a_missing_package_is_named(package, arguments):
+    code = f"import sys; sys.modules[{package!r}] = None; from evergrad.cli import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert run.returncode == 1
+    expected = f"evergrad: the command line needs {package}: pip install 'evergrad[cli]'"
+    assert run.stderr.strip() == expected
+
+
 def test_a_command_collects_garbage_but_not_among_what_lasts(store):
     code = """
 import atexit, gc, sys

@@ -212,6 +212,9 @@ def test_neighbours_in_memory_are_joined_without_a_copy(kind):
     assert np.shares_memory(both.data, data)
     assert not both.data.flags.writeable
     np.testing.assert_array_equal(both.data, data[1:8])
+    data.flags.writeable = True
+    writable = ops.QuantizedWeight(data[4:8], kind, 256)
+    assert not ops.QuantizedWeight.concatenate([first, writable]).data.flags.writeable
     for parts in ([first, third], [second, first], [second, second]):
         joined = ops.QuantizedWeight.concatenate(parts)
         assert not np.shares_memory(joined.data, data)

@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evergrad import ops
+from op_support import succeeds
+
 native = pytest.importorskip("evergrad._native")
 
 
@@ -38,6 +41,8 @@ X = np.zeros((4, 6), np.float32)
         (False, (0, X, (6, 4))),
         (False, (0, X, (4,))),
         (False, (0, X, [4, 6])),
+        (False, (0, X, (4.0, 6.0))),
+        (False, (0, X, (2**70, 6))),
         (False, (0, X.astype(np.float64), None)),
         (False, (0, X.astype(">f4"), None)),
         (False, (0, X.T, None)),
@@ -57,7 +62,8 @@ def test_plain_is_what_needs_no_further_check(expected, arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), (0, X), (0.0, X, None), (0, X, (4.0, 6.0)), (0, *[X, None] * 17)]
+    "arguments",
+    [(), (0, X), (0.0, X, None), (-1, X, None), (2, X, None), (2**70,), (0, *[X, None] * 17)],
 )
 def test_plain_refuses_what_is_no_question(arguments):
     with pytest.raises(TypeError):
@@ -84,6 +90,9 @@ def test_within_knows_both_bounds(expected, x, upper):
     assert not native.within(np.array([0], np.int32), 1)  # others are converted first
     assert not native.within(np.arange(6)[::2], 9)
     assert not native.within([0], 1)
+    assert not native.within(np.array([0]), np.int64(1))  # the checks make an int of it
+    assert not native.within(np.array([0]), -1)
+    assert not native.within(np.array([0]), 2**70)
 
 
 @pytest.mark.parametrize(
@@ -104,3 +113,32 @@ def test_rising_looks_at_every_step(expected, x, last):
     assert native.rising(np.array(x, np.int64), last) is expected
     assert not native.rising(np.array([x], np.int64), last)
     assert not native.rising(x, last)
+    assert not native.rising(np.array([0, 1]), np.int64(1))
+
+
+def test_counts_of_rows_may_be_numpys():
+    dout, index = np.ones((2, 1), np.float32), np.array([0, 1])
+    given = ops.embedding_sum_backward(
+        dout, index, index, num_embeddings=np.int64(2), num_positions=np.int64(3)
+    )
+    assert [x if x is None else x.ravel().tolist() for x in given] == [[1, 1], [1, 1, 0], None]
+
+
+def test_the_first_calls_may_come_from_several_threads():
+    code = """
+import os, threading
+import numpy as np
+from evergrad import ops
+x, weight, barrier = np.ones((4, 6), np.float32), np.ones((3, 6), np.float32), threading.Barrier(4)
+def work():
+    barrier.wait()
+    ops.linear(x, weight)
+threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(20)
+os._exit(any(thread.is_alive() for thread in threads))
+"""
+    for _ in range(6):  # each hung with a probability of a half
+        succeeds(code, BACKEND="native")

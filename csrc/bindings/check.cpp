@@ -2,6 +2,8 @@
 // well", or else let the checks look, one by one, and find the words.
 //
 // Plain C functions: pybind11 would take several times as long to hand their arguments over.
+// Whatever is not plainly well, an argument of the wrong kind too, is a no: the checks know what to
+// say.
 #include "bindings/common.h"
 
 namespace evergrad {
@@ -10,50 +12,57 @@ namespace {
 using Proxy = py::detail::PyArray_Proxy;
 using Flags = py::detail::npy_api::constants;
 
-constexpr Py_ssize_t MOST = 16;
-constexpr int READABLE = Flags::NPY_ARRAY_C_CONTIGUOUS_ | Flags::NPY_ARRAY_ALIGNED_;
-constexpr int WRITABLE = READABLE | Flags::NPY_ARRAY_WRITEABLE_;
+constexpr Py_ssize_t most_arrays = 16;
+constexpr int readable = Flags::NPY_ARRAY_C_CONTIGUOUS_ | Flags::NPY_ARRAY_ALIGNED_;
+constexpr int writable = readable | Flags::NPY_ARRAY_WRITEABLE_;
 
-// The array, if x is one (of no subclass) of numbers of type T with these flags.
-template <class T>
-const Proxy* array_of(PyObject* x, int flags) {
-  static PyObject* const dtype = py::dtype::of<T>().release().ptr();
+// NumPy's own, fetched when the module is imported: fetching may run Python, and with it threads
+// that would wait for whoever fetches first.
+PyObject *float32_dtype = nullptr, *int64_dtype = nullptr;
+
+// The array, if x is one (of no subclass) of this dtype with these flags.
+const Proxy* array_of(PyObject* x, PyObject* dtype, int flags) {
   if (Py_TYPE(x) != py::detail::npy_api::get().PyArray_Type_) return nullptr;
   const Proxy* array = py::detail::array_proxy(x);
   return array->descr == dtype && (array->flags & flags) == flags ? array : nullptr;
+}
+
+// An int of 0 or more; -1 for anything else.
+Py_ssize_t whole_number(PyObject* x) {
+  if (!PyLong_CheckExact(x)) return -1;
+  const Py_ssize_t n = PyLong_AsSsize_t(x);
+  if (n == -1) PyErr_Clear();  // too large
+  return n < 0 ? -1 : n;
 }
 
 bool has_shape(const Proxy* x, PyObject* shape) {
   if (shape == Py_None) return true;
   if (!PyTuple_CheckExact(shape) || PyTuple_GET_SIZE(shape) != x->nd) return false;
   for (int i = 0; i < x->nd; ++i)
-    if (PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, i)) != x->dimensions[i]) return false;
+    if (whole_number(PyTuple_GET_ITEM(shape, i)) != x->dimensions[i]) return false;
   return true;
 }
 
-PyObject* wrong(const char* expected) {
-  if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, expected);
+PyObject* misused(const char* expected) {
+  PyErr_SetString(PyExc_TypeError, expected);
   return nullptr;
 }
 
 PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  const Py_ssize_t arrays = (count - 1) / 2;
-  if (count % 2 == 0 || arrays > MOST || !PyLong_CheckExact(args[0]))
-    return wrong("plain: expected outs, then up to 16 arrays with a shape behind each");
-  const Py_ssize_t inputs = arrays - PyLong_AsSsize_t(args[0]);
+  const Py_ssize_t arrays = (count - 1) / 2, outs = count > 0 ? whole_number(args[0]) : -1;
+  if (count % 2 == 0 || arrays > most_arrays || outs < 0 || outs > arrays)
+    return misused("plain: expected how many are written, then arrays with a shape behind each");
+  const Py_ssize_t inputs = arrays - outs;
   struct {
     const char *first, *last;
-  } seen[MOST];
+  } seen[most_arrays];
   Py_ssize_t held = 0;
   for (Py_ssize_t i = 0; i < arrays; ++i) {
     PyObject* x = args[1 + 2 * i];
     if (x == Py_None) continue;
     const bool written = i >= inputs;
-    const Proxy* array = array_of<float>(x, written ? WRITABLE : READABLE);
-    if (!array || !has_shape(array, args[2 + 2 * i])) {
-      if (PyErr_Occurred()) return nullptr;
-      Py_RETURN_FALSE;
-    }
+    const Proxy* array = array_of(x, float32_dtype, written ? writable : readable);
+    if (!array || !has_shape(array, args[2 + 2 * i])) Py_RETURN_FALSE;
     std::size_t size = sizeof(float);
     for (int axis = 0; axis < array->nd; ++axis)
       size *= static_cast<std::size_t>(array->dimensions[axis]);
@@ -66,11 +75,10 @@ PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }
 
 PyObject* within(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2) return wrong("within: expected indices and a bound");
-  const Py_ssize_t upper = PyLong_AsSsize_t(args[1]);
-  if (upper < 0) return wrong("within: expected a bound of 0 or more");
-  const Proxy* array = array_of<int64_t>(args[0], READABLE);
-  if (!array) Py_RETURN_FALSE;
+  if (count != 2) return misused("within: expected indices and a bound");
+  const Py_ssize_t upper = whole_number(args[1]);
+  const Proxy* array = array_of(args[0], int64_dtype, readable);
+  if (!array || upper < 0) Py_RETURN_FALSE;
   std::size_t size = 1;
   for (int axis = 0; axis < array->nd; ++axis)
     size *= static_cast<std::size_t>(array->dimensions[axis]);
@@ -84,18 +92,14 @@ PyObject* within(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }
 
 PyObject* rising(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 2) return wrong("rising: expected offsets and the last, or None");
-  const Proxy* array = array_of<int64_t>(args[0], READABLE);
+  if (count != 2) return misused("rising: expected offsets and the last, or None");
+  const Proxy* array = array_of(args[0], int64_dtype, readable);
   if (!array || array->nd != 1 || array->dimensions[0] == 0) Py_RETURN_FALSE;
   const auto* x = reinterpret_cast<const int64_t*>(array->data);
   const Py_ssize_t n = array->dimensions[0];
   bool rises = x[0] == 0;
   for (Py_ssize_t i = 1; i < n; ++i) rises = rises && x[i - 1] <= x[i];
-  if (args[1] != Py_None) {
-    const Py_ssize_t last = PyLong_AsSsize_t(args[1]);
-    if (last == -1 && PyErr_Occurred()) return nullptr;
-    rises = rises && x[n - 1] == last;
-  }
+  if (args[1] != Py_None) rises = rises && x[n - 1] == whole_number(args[1]);
   return PyBool_FromLong(rises);
 }
 
@@ -109,19 +113,22 @@ PyMethodDef fast(const char* name, Fast function, const char* doc) {
 
 PyMethodDef methods[] = {
     fast("plain", plain,
-         "True if each array, unless it is None, is a C-contiguous, aligned float32 array of the\n"
-         "shape behind it (of any, for None), and the last `outs` are writable and apart from all\n"
-         "before them: ``plain(outs, x, shape, y, shape, ...)``."),
+         "``plain(outs, x, shape, y, shape, ...)``: True if each array, unless it is None, is a\n"
+         "C-contiguous, aligned float32 array of the shape behind it (of any, for None), and the\n"
+         "last `outs` of them are writable and apart from all before them."),
     fast("within", within,
-         "True if x is a C-contiguous int64 array of numbers in [0, upper): ``within(x, upper)``."),
+         "``within(x, upper)``: True if x is a C-contiguous, aligned int64 array of numbers in\n"
+         "[0, upper)."),
     fast("rising", rising,
-         "True if x is a contiguous int64 array that rises from 0 to `last` (to anything, for\n"
-         "None), never falling: ``rising(x, last)``."),
+         "``rising(x, last)``: True if x is a C-contiguous, aligned, one-dimensional int64 array\n"
+         "that rises from 0 to `last` (to anything, for None) and never falls."),
 };
 
 }  // namespace
 
 void register_check(py::module_& m) {
+  float32_dtype = py::dtype::of<float>().release().ptr();
+  int64_dtype = py::dtype::of<int64_t>().release().ptr();
   for (PyMethodDef& method : methods)
     m.attr(method.ml_name) =
         py::reinterpret_steal<py::object>(PyCFunction_NewEx(&method, nullptr, nullptr));

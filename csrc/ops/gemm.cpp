@@ -70,11 +70,11 @@ struct Side {
 };
 
 // Few rows or columns: the other side is read where it lies, since packing it would cost more than
-// the product. Up to so many for dots, and for sweeps, which load and store C. Each dot ends with a
-// sum across its vector, which takes a depth that grows with their number to pay, unless there are
-// not many at all.
+// the product. Up to so many for dots, and for sweeps, which load and store C.
 constexpr i64 few_dots = 24, few_sweeps = 8;
-constexpr i64 depth_per_dot = 5, not_many_dots = 256;
+// Each dot ends with a sum across its vector. So there have to be at least so many floats of depth
+// for each row (or column) beyond the first; a C of so few elements is not worth packing for.
+constexpr i64 depth_per_row = 5, not_many_dots = 256;
 constexpr i64 longest_sweep = 1 << 14;  // C stays in cache
 constexpr i64 floats_per_piece = 1 << 15;
 
@@ -154,7 +154,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   const bool plain = !packed_b && !quantized_b;
   const i64 few = min_of(m, n);
   if (plain && k > 0 && a.col == 1 && b.row == 1 && few <= few_dots &&
-      (k >= depth_per_dot * (few - 1) || m * n <= not_many_dots)) {
+      (k >= depth_per_row * (few - 1) || m * n <= not_many_dots)) {
     dots(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
     return EVERGRAD_OK;
   }

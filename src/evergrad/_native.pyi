@@ -119,9 +119,9 @@ def pack_weight(weight: numpy.ndarray) -> numpy.ndarray:
     ...
 def plain(*args, **kwargs):
     """
-    True if each array, unless it is None, is a C-contiguous, aligned float32 array of the
-    shape behind it (of any, for None), and the last `outs` are writable and apart from all
-    before them: ``plain(outs, x, shape, y, shape, ...)``.
+    ``plain(outs, x, shape, y, shape, ...)``: True if each array, unless it is None, is a
+    C-contiguous, aligned float32 array of the shape behind it (of any, for None), and the
+    last `outs` of them are writable and apart from all before them.
     """
 def pool(x: numpy.ndarray, cu_seqlens: numpy.ndarray, mode: str, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
@@ -143,8 +143,8 @@ def relu_backward(dout: numpy.ndarray, saved: numpy.ndarray, dx: numpy.ndarray |
     ...
 def rising(*args, **kwargs):
     """
-    True if x is a contiguous int64 array that rises from 0 to `last` (to anything, for
-    None), never falling: ``rising(x, last)``.
+    ``rising(x, last)``: True if x is a C-contiguous, aligned, one-dimensional int64 array
+    that rises from 0 to `last` (to anything, for None) and never falls.
     """
 def rms_norm(x: numpy.ndarray, residual: numpy.ndarray | None, weight: numpy.ndarray | None, eps: typing.SupportsFloat | typing.SupportsIndex, total: numpy.ndarray | None, out: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray | None, numpy.ndarray]:
     ...
@@ -186,7 +186,8 @@ def unpack(weight: numpy.ndarray, kind: str, columns: typing.SupportsInt | typin
     ...
 def within(*args, **kwargs):
     """
-    True if x is a C-contiguous int64 array of numbers in [0, upper): ``within(x, upper)``.
+    ``within(x, upper)``: True if x is a C-contiguous, aligned int64 array of numbers in
+    [0, upper).
     """
 def zero_(x: numpy.ndarray) -> None:
     ...

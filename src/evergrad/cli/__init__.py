@@ -17,8 +17,10 @@ def main() -> None:
     try:
         with lasting():
             from ._app import run
+        code = run(sys.argv[1:])
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich"):
+        name = (error.name or "").partition(".")[0]
+        if name not in ("typer", "rich"):
             raise
-        sys.exit(f"evergrad: the command line needs {error.name}: pip install 'evergrad[cli]'")
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(f"evergrad: the command line needs {name}: pip install 'evergrad[cli]'")
+    sys.exit(code)

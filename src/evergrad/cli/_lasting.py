@@ -14,11 +14,14 @@ def lasting() -> Iterator[None]:
     """Make modules, or a vocabulary, without a look for garbage among them, now or later.
 
     They are hundreds of thousands of objects. The collector would walk over them a few times while
-    they grow, and once more when the process ends: a tenth of the time to a first token.
+    they grow, and once more when the process ends: a tenth of the time to a first token. All that
+    the process holds by the end of the block lasts: this is for the beginning of a command.
     """
+    collects = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if collects:
+            gc.enable()

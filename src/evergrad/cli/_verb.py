@@ -32,8 +32,8 @@ def listed(examples: Sequence[str], title: str = "Examples") -> str:
 
 
 def _literal(line: str) -> str:
-    """Without the markup that a bracket might begin."""
-    if "[" not in line:
+    """Text that holds no markup, whatever its brackets."""
+    if "[" not in line:  # and none does: `rich` need not be loaded
         return line
     from rich.markup import escape
 

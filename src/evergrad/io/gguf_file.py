@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import CorruptFileError
-from .stored import FORMATS, StoredTensor, map_file, mapped, row_bytes
+from .stored import FORMATS, StoredTensor, map_file, map_of, row_bytes
 
 __all__ = ["GGUF", "read_gguf"]
 
@@ -237,7 +237,7 @@ class _Cursor:
 
     def __init__(self, path: str | os.PathLike[str], data: npt.NDArray[np.uint8]) -> None:
         self.path, self.data = path, data
-        self.bytes = mapped(data)
+        self.bytes = map_of(data)
         self.position = 0
 
     def error(self, problem: str) -> CorruptFileError:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .errors import CorruptFileError
 
-__all__ = ["FORMATS", "Format", "StoredTensor", "map_file", "mapped", "release"]
+__all__ = ["FORMATS", "Format", "StoredTensor", "map_file", "map_of", "release"]
 
 #: Numbers that one step of dequantising makes: its temporaries stay in the cache.
 STEP = 1 << 20
@@ -191,8 +191,8 @@ def map_file(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         return np.frombuffer(_FileMap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
 
 
-def mapped(data: npt.NDArray[np.uint8]) -> Any:
-    """What holds the bytes of a whole array: of one from `map_file` the map, sliced to bytes."""
+def map_of(data: npt.NDArray[np.uint8]) -> Any:
+    """The map behind an array from `map_file`; of another array, whatever owns its memory."""
     return data.base.obj if isinstance(data.base, memoryview) else data.base
 
 
@@ -215,7 +215,7 @@ def release(tensor: Any) -> None:
     whole = part
     while isinstance(whole.base, np.ndarray):
         whole = whole.base
-    base = mapped(whole)
+    base = map_of(whole)
     # Of other maps the contents might be lost: what was written to a private one is nowhere else.
     if not isinstance(base, _FileMap) or not part.flags.c_contiguous:
         return

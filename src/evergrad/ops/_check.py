@@ -59,6 +59,8 @@ def last_contiguous(name: str, x: Any) -> None:
 
 def same_dtype(first_name: str, first: np.ndarray, /, **others: np.ndarray | None) -> None:
     """All of ``others``, which passed ``floats``, are as wide as ``first``."""
+    if not active.float64:
+        return  # there is but one width
     for name, x in others.items():
         if x is not None and x.dtype is not first.dtype and x.dtype != first.dtype:
             raise TypeError(f"{name}: expected {first.dtype} like {first_name}, got {describe(x)}")

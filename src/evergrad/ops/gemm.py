@@ -242,16 +242,15 @@ def linear(
         _check.floats("weight", weight)
         _check.has_rank("weight", weight, 2, 2)
         data = weight
-        if active.float64:
-            _check.same_dtype("x", x, weight=data)
+        _check.same_dtype("x", x, weight=data)
     if weight.shape[1] != x.shape[-1]:
         raise ValueError(
             f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
         )
     shape = (*x.shape[:-1], weight.shape[0])
+    read = None if out is None else data  # what only an output has to be apart from
     if not active.plain(
-        1, x, None, bias, shape[-1:], residual, shape, None if out is None else data, None,
-        out, shape,
+        1, x, None, bias, shape[-1:], residual, shape, read, None, out, shape
     ):  # fmt: skip
         _check.optional("bias", bias, shape[-1:], "x", x)
         _check.optional("residual", residual, shape, "x", x)
@@ -330,8 +329,7 @@ def linear_backward(
     matrix = decoded(weight, need_dweight)
     _check.floats("weight", matrix)
     _check.has_rank("weight", matrix, 2, 2)
-    if active.float64:
-        _check.same_dtype("x", x, weight=matrix)
+    _check.same_dtype("x", x, weight=matrix)
     if matrix.shape[1] != x.shape[-1]:
         raise ValueError(
             f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {matrix.shape}"

@@ -27,8 +27,12 @@ def _plainly_flat(param: Any, grad: Any, *state: Any) -> bool:
     if type(param) is not np.ndarray or param.ndim != 1 or grad is None:
         return False
     shape = param.shape
-    pairs = (each for x in state for each in (x, shape))
-    return active.plain(1 + len(state), grad, shape, param, shape, *pairs)
+    pairs = [param, shape]
+    for x in state:
+        if x is None:
+            return False
+        pairs += x, shape
+    return active.plain(1 + len(state), grad, shape, *pairs)
 
 
 def _apart(**buffers: np.ndarray | None) -> None:
@@ -87,8 +91,7 @@ def adam_step(
     >>> param.round(3)
     array([0.9], dtype=float32)
     """
-    given = exp_avg is not None and exp_avg_sq is not None
-    if not (given and _plainly_flat(param, grad, exp_avg, exp_avg_sq)):
+    if not _plainly_flat(param, grad, exp_avg, exp_avg_sq):
         _flat("param", param)
         _flat("grad", grad, param, writable=False)
         _flat("exp_avg", exp_avg, param)
@@ -210,7 +213,7 @@ def rmsprop_step(
     >>> param.round(3)
     array([0.9], dtype=float32)
     """
-    if square_avg is None or not _plainly_flat(param, grad, square_avg):
+    if not _plainly_flat(param, grad, square_avg):
         _flat("param", param)
         _flat("grad", grad, param, writable=False)
         _flat("square_avg", square_avg, param)

@@ -130,7 +130,8 @@ class QuantizedWeight:
     def concatenate(weights: Sequence[QuantizedWeight]) -> QuantizedWeight:
         """The rows of several weights of one kind and width, one below the other.
 
-        Where they already lie so in memory, as neighbours in a file do, nothing is copied.
+        Where they already lie so in memory, as neighbours in a file do, nothing is copied: then
+        the result shares their memory.
         """
         first = weights[0]
         for weight in weights:
@@ -144,18 +145,21 @@ class QuantizedWeight:
 
 def _neighbours(parts: Sequence[np.ndarray]) -> np.ndarray | None:
     """The rows of several arrays as one view, if each begins where the one before it ends."""
-    whole = parts[0]
-    while isinstance(whole.base, np.ndarray):
-        whole = whole.base
-    begin = end = parts[0].ctypes.data
+    first = end = parts[0].ctypes.data
     for part in parts:
         if part.ctypes.data != end:
             return None
         end += part.nbytes
+    # Memory that others own may follow by chance: all must lie in one array.
+    whole = parts[0]
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
     start = whole.ctypes.data
     if whole.dtype != np.uint8 or not whole.flags.c_contiguous or end > start + whole.nbytes:
         return None
-    rows = whole.reshape(-1)[begin - start : end - start]
+    rows = whole.reshape(-1)[first - start : end - start]
+    if not all(part.flags.writeable for part in parts):
+        rows.flags.writeable = False
     return rows.reshape(sum(map(len, parts)), parts[0].shape[1])
 
 

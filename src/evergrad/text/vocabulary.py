@@ -62,7 +62,8 @@ def from_gguf(package: ModuleType, metadata: Mapping[str, Any]) -> tuple[Any, di
         )
     tokens = list(map(str, tokens))
     types = _get(metadata, "token_type")
-    types = [1] * len(tokens) if types is None else list(map(int, np.asarray(types).tolist()))
+    types = types.tolist() if isinstance(types, np.ndarray) else types
+    types = [1] * len(tokens) if types is None else list(map(int, types))
     if len(types) != len(tokens):
         raise ValueError(
             f"tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens"
