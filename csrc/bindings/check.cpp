@@ -35,6 +35,12 @@ Py_ssize_t whole_number(PyObject* x) {
   return n < 0 ? -1 : n;
 }
 
+std::size_t elements(const Proxy* x) {
+  std::size_t n = 1;
+  for (int i = 0; i < x->nd; ++i) n *= static_cast<std::size_t>(x->dimensions[i]);
+  return n;
+}
+
 bool has_shape(const Proxy* x, PyObject* shape) {
   if (shape == Py_None) return true;
   if (!PyTuple_CheckExact(shape) || PyTuple_GET_SIZE(shape) != x->nd) return false;
@@ -63,10 +69,7 @@ PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
     const bool written = i >= inputs;
     const Proxy* array = array_of(x, float32_dtype, written ? writable : readable);
     if (!array || !has_shape(array, args[2 + 2 * i])) Py_RETURN_FALSE;
-    std::size_t size = sizeof(float);
-    for (int axis = 0; axis < array->nd; ++axis)
-      size *= static_cast<std::size_t>(array->dimensions[axis]);
-    const char *first = array->data, *last = first + size;
+    const char *first = array->data, *last = first + elements(array) * sizeof(float);
     for (Py_ssize_t j = 0; written && j < held; ++j)
       if (first < seen[j].last && seen[j].first < last) Py_RETURN_FALSE;
     seen[held++] = {first, last};
@@ -79,15 +82,13 @@ PyObject* within(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const Py_ssize_t upper = whole_number(args[1]);
   const Proxy* array = array_of(args[0], int64_dtype, readable);
   if (!array || upper < 0) Py_RETURN_FALSE;
-  std::size_t size = 1;
-  for (int axis = 0; axis < array->nd; ++axis)
-    size *= static_cast<std::size_t>(array->dimensions[axis]);
+  const std::size_t n = elements(array);
   // The sign of x or that of (upper - 1) - x: what every x86-64 adds and ors two at a time, while
   // it compares numbers of 64 bits one by one.
   const auto* x = reinterpret_cast<const uint64_t*>(array->data);
   const uint64_t last = static_cast<uint64_t>(upper) - 1;
   uint64_t beyond = 0;
-  for (std::size_t i = 0; i < size; ++i) beyond |= x[i] | (last - x[i]);
+  for (std::size_t i = 0; i < n; ++i) beyond |= x[i] | (last - x[i]);
   return PyBool_FromLong(beyond >> 63 == 0);
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -70,15 +69,11 @@ class Program:
     def _step(self, code: str, path: str) -> Callable[[], float]:
         prompt = self._prompt()
         filled = code.format(prompt=prompt, path=path, count=self.count, threads=threads())
-        # An installed package was compiled by its installer. One that runs from its sources is
-        # compiled in the first, untimed round, unless this variable forbids to keep it.
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
         def step() -> float:
             done = subprocess.run(
-                [sys.executable, "-c", _PEAK + filled],
-                capture_output=True, text=True, check=False, env=environment,
-            )  # fmt: skip
+                [sys.executable, "-c", _PEAK + filled], capture_output=True, text=True, check=False
+            )
             if done.returncode:
                 raise RuntimeError(f"{self.name}: {done.stderr.strip()[-500:]}")
             return int(done.stdout.rsplit("PEAK", 1)[1]) * 1024 / 1e6

@@ -36,8 +36,10 @@ VARIABLES = (
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
-# Set on some machines to keep OpenBLAS portable; NumPy would be measured slower than it is.
-UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# Set on some machines to keep OpenBLAS portable: NumPy would be measured slower than it is. Or to
+# keep Python from writing what it compiled: a package that runs from its sources would be compiled
+# anew in every process, and an installed one was compiled by its installer.
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
 
 
 class EndedEarlyError(RuntimeError):

@@ -255,6 +255,15 @@ def integer(name: str, value: Any, low: int, high: int) -> int:
 
 
 @overload
+def shaped(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray: ...
+@overload
+def shaped(x: None, shape: tuple[int, ...]) -> None: ...
+def shaped(x: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """``x`` seen in another shape; no copy, and x itself where it has that shape."""
+    return x if x is None or x.shape == shape else x.reshape(shape)
+
+
+@overload
 def rows(x: np.ndarray) -> np.ndarray: ...
 @overload
 def rows(x: None) -> None: ...

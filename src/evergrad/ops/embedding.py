@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -295,7 +294,7 @@ def embedding_sum_backward(
     for _, count, name, total, _ in tables:
         _check.output(name, total, (count, dim), "dout", dout)
     _check.each_apart({"dout": dout, **given}, **{name: total for _, _, name, total, _ in tables})
-    flat = dout.reshape(math.prod(dout.shape[:-1]), dim)
+    flat = _check.rows(dout)
     dwords, dplaces, dkinds = (
         active.embedding_backward(flat, each.reshape(-1), count, total)
         if each is not None and needed

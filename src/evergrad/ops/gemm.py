@@ -265,10 +265,24 @@ def linear(
         result, pre = active.linear_quantized(_check.rows(x), data, weight.kind, *rest)
     else:
         result, pre = active.linear(_check.rows(x), data, *rest)
-    if x.ndim != 2:
-        result, pre = result.reshape(shape), pre.reshape(shape) if return_pre else None
-    result = result if out is None else out
-    return (result, pre) if return_pre else result
+    result = _check.shaped(result, shape) if out is None else out
+    return (result, _check.shaped(pre, shape)) if return_pre else result
+
+
+def gradient_checks(
+    x: np.ndarray,
+    weight: np.ndarray,
+    dx: np.ndarray | None,
+    dweight: np.ndarray | None,
+    dbias: np.ndarray | None,
+    **others: np.ndarray | None,
+) -> None:
+    """The gradients of an affine map fit it, and lie apart from all that is read beside them."""
+    _check.output("dx", dx, x.shape, "x", x)
+    _check.output("dweight", dweight, weight.shape, "x", x)
+    _check.output("dbias", dbias, weight.shape[:1], "x", x)
+    inputs = {"x": x, "weight": weight, **others}
+    _check.each_apart(inputs, dx=dx, dweight=dweight, dbias=dbias)
 
 
 def linear_backward(
@@ -342,16 +356,12 @@ def linear_backward(
         _check.required("dout", dout, shape, "x", x)
         if activation is not None:
             _check.required("saved", saved, shape, "x", x)
-        _check.output("dx", dx, x.shape, "x", x)
-        _check.output("dweight", dweight, matrix.shape, "x", x)
-        _check.output("dbias", dbias, matrix.shape[:1], "x", x)
-        inputs = {"dout": dout, "x": x, "weight": matrix, "saved": saved}
-        _check.each_apart(inputs, dx=dx, dweight=dweight, dbias=dbias)
+        gradient_checks(x, matrix, dx, dweight, dbias, dout=dout, saved=saved)
     result, dweight, dbias = active.linear_backward(
         _check.rows(dout), _check.rows(x), matrix, activation,
         None if activation is None else _check.rows(saved),
         _check.rows(dx), dweight, dbias, need_dx, need_dweight, need_dbias,
     )  # fmt: skip
-    if dx is None and result is not None:
-        dx = result if x.ndim == 2 else result.reshape(x.shape)
+    if dx is None:
+        dx = _check.shaped(result, x.shape)
     return (dx if need_dx else None), dweight, dbias

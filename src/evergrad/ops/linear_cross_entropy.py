@@ -13,6 +13,7 @@ import numpy as np
 
 from ..backends import active
 from . import _check
+from .gemm import gradient_checks
 from .loss import REDUCTIONS, per_row, reduce
 from .quant import Weight, decoded
 
@@ -45,21 +46,6 @@ def _checks(
     target = _check.indices("target", target, weight.shape[0], ignore_index)
     _check.has_shape("target", target, x.shape[:-1])
     return target, (ignore_index, label_smoothing, softcap)
-
-
-def _gradient_checks(
-    x: np.ndarray,
-    weight: np.ndarray,
-    dx: np.ndarray | None,
-    dweight: np.ndarray | None,
-    dbias: np.ndarray | None,
-    **others: np.ndarray | None,
-) -> None:
-    _check.output("dx", dx, x.shape, "x", x)
-    _check.output("dweight", dweight, weight.shape, "x", x)
-    _check.output("dbias", dbias, weight.shape[:1], "x", x)
-    inputs = {"x": x, "weight": weight, **others}
-    _check.each_apart(inputs, dx=dx, dweight=dweight, dbias=dbias)
 
 
 def _shaped(
@@ -204,7 +190,7 @@ def linear_cross_entropy_backward(
     )
     _check.required("lse", lse, target.shape, "x", x)
     drows = per_row(dout, reduction, target, options[0], x)
-    _gradient_checks(x, matrix, dx, dweight, dbias, dout=drows, lse=lse, bias=bias)
+    gradient_checks(x, matrix, dx, dweight, dbias, dout=drows, lse=lse, bias=bias)
     result, dweight, dbias = active.linear_cross_entropy_backward(
         drows.reshape(-1), _check.rows(x), matrix, bias, target.reshape(-1), lse.reshape(-1),
         *options, _check.rows(dx), dweight, dbias,
@@ -272,7 +258,7 @@ def linear_cross_entropy_with_grads(
         x, matrix, target, bias, ignore_index, label_smoothing, softcap, reduction
     )
     drows = per_row(dout, reduction, target, options[0], x)
-    _gradient_checks(x, matrix, dx, dweight, dbias, dout=drows, bias=bias)
+    gradient_checks(x, matrix, dx, dweight, dbias, dout=drows, bias=bias)
     losses, result, dweight, dbias = active.linear_cross_entropy_with_grads(
         drows.reshape(-1), _check.rows(x), matrix, bias, target.reshape(-1),
         *options, _check.rows(dx), dweight, dbias,

@@ -40,11 +40,21 @@ def _shape_of(x: np.ndarray, normalized_shape: int | tuple[int, ...]) -> tuple[i
 
 def _forward_checks(
     x: np.ndarray,
+    shape: tuple[int, ...],
     residual: np.ndarray | None,
     total: np.ndarray | None,
     out: np.ndarray | None,
-    **parameters: np.ndarray | None,
+    weight: np.ndarray | None,
+    bias: np.ndarray | None = None,
 ) -> None:
+    """All but x, which is normalised over its trailing ``shape``."""
+    if (total is None or residual is not None) and active.plain(
+        2, x, None, weight, shape, bias, shape, residual, x.shape, total, x.shape, out, x.shape
+    ):
+        return
+    parameters = {"weight": weight, "bias": bias}
+    for name, parameter in parameters.items():
+        _check.optional(name, parameter, shape, "x", x)
     _check.optional("residual", residual, x.shape, "x", x)
     if total is not None:
         if residual is None:
@@ -67,8 +77,40 @@ def _stats_check(name: str, stats: np.ndarray, x: np.ndarray) -> None:
     _check.same_dtype("x", x, **{name: stats})
 
 
-def _shaped(x: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    return x if x is None or x.shape == shape else x.reshape(shape)
+def _backward_checks(
+    x: np.ndarray,
+    dout: np.ndarray | None,
+    rstd: np.ndarray | None,
+    weight: np.ndarray | None,
+    dresidual: np.ndarray | None,
+    dx: np.ndarray | None,
+    dweight: np.ndarray | None,
+    mean: np.ndarray | None = None,
+    dbias: np.ndarray | None = None,
+) -> None:
+    """All but x and its first statistic: the mean, or rstd where there is none."""
+    leading = (rstd if mean is None else mean).shape  # type: ignore[union-attr]
+    shape = x.shape[len(leading) :]
+    if dout is not None and rstd is not None and active.plain(
+        3, x, None, dout, x.shape, mean, leading, rstd, leading, weight, shape,
+        dresidual, x.shape, dx, x.shape, dweight, shape, dbias, shape,
+    ):  # fmt: skip
+        return
+    _check.required("dout", dout, x.shape, "x", x)
+    _check.required("rstd", rstd, leading, "x", x)
+    _check.optional("weight", weight, shape, "x", x)
+    _check.optional("dresidual", dresidual, x.shape, "x", x)
+    if dx is not None:
+        _check.output("dx", dx, x.shape, "x", x)
+        _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
+        _check.no_overlap("dx", dx, x=x, weight=weight, mean=mean, rstd=rstd)
+    _check.output("dweight", dweight, shape, "x", x)
+    _check.output("dbias", dbias, shape, "x", x)
+    inputs = {
+        "dout": dout, "x": x, "mean": mean, "rstd": rstd, "weight": weight,
+        "dresidual": dresidual, "dx": dx,
+    }  # fmt: skip
+    _check.each_apart(inputs, dweight=dweight, dbias=dbias)
 
 
 def layer_norm(
@@ -138,21 +180,16 @@ def layer_norm(
     _check.floats("x", x)
     shape = _shape_of(x, normalized_shape)
     eps = _check.number("eps", eps, 0.0)
-    if (total is not None and residual is None) or not active.plain(
-        2, x, None, weight, shape, bias, shape, residual, x.shape, total, x.shape, out, x.shape
-    ):
-        _check.optional("weight", weight, shape, "x", x)
-        _check.optional("bias", bias, shape, "x", x)
-        _forward_checks(x, residual, total, out, weight=weight, bias=bias)
+    _forward_checks(x, shape, residual, total, out, weight, bias)
     grid = _rows_of(x, shape)
     result, new_total, mean, rstd = active.layer_norm(
         x.reshape(grid),
-        _shaped(residual, grid),
-        _shaped(weight, (-1,)),
-        _shaped(bias, (-1,)),
+        _check.shaped(residual, grid),
+        _check.shaped(weight, (-1,)),
+        _check.shaped(bias, (-1,)),
         eps,
-        _shaped(total, grid),
-        _shaped(out, grid),
+        _check.shaped(total, grid),
+        _check.shaped(out, grid),
     )
     leading = x.shape[: x.ndim - len(shape)]
     results: tuple[np.ndarray, ...] = (result.reshape(x.shape) if out is None else out,)
@@ -221,25 +258,7 @@ def layer_norm_backward(
     _check.floats("x", x)
     _stats_check("mean", mean, x)
     shape = x.shape[mean.ndim :]
-    if dout is None or rstd is None or not active.plain(
-        3, x, None, dout, x.shape, mean, None, rstd, mean.shape, weight, shape,
-        dresidual, x.shape, dx, x.shape, dweight, shape, dbias, shape,
-    ):  # fmt: skip
-        _check.required("dout", dout, x.shape, "x", x)
-        _check.required("rstd", rstd, mean.shape, "x", x)
-        _check.optional("weight", weight, shape, "x", x)
-        _check.optional("dresidual", dresidual, x.shape, "x", x)
-        if dx is not None:
-            _check.output("dx", dx, x.shape, "x", x)
-            _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
-            _check.no_overlap("dx", dx, x=x, weight=weight, mean=mean, rstd=rstd)
-        _check.output("dweight", dweight, shape, "x", x)
-        _check.output("dbias", dbias, shape, "x", x)
-        inputs = {
-            "dout": dout, "x": x, "mean": mean, "rstd": rstd, "weight": weight,
-            "dresidual": dresidual, "dx": dx,
-        }  # fmt: skip
-        _check.each_apart(inputs, dweight=dweight, dbias=dbias)
+    _backward_checks(x, dout, rstd, weight, dresidual, dx, dweight, mean, dbias)
     grid = _rows_of(x, shape)
     need_dweight = need_dweight and weight is not None
     result, new_dweight, new_dbias = active.layer_norm_backward(
@@ -247,11 +266,11 @@ def layer_norm_backward(
         x.reshape(grid),
         mean.reshape(-1),
         rstd.reshape(-1),
-        None if weight is None else weight.reshape(-1),
-        None if dresidual is None else dresidual.reshape(grid),
-        None if dx is None else dx.reshape(grid),
-        None if dweight is None else dweight.reshape(-1),
-        None if dbias is None else dbias.reshape(-1),
+        _check.shaped(weight, (-1,)),
+        _check.shaped(dresidual, grid),
+        _check.shaped(dx, grid),
+        _check.shaped(dweight, (-1,)),
+        _check.shaped(dbias, (-1,)),
         need_dx,
         need_dweight,
         need_dbias,
@@ -324,19 +343,15 @@ def rms_norm(
     _check.floats("x", x)
     shape = _shape_of(x, normalized_shape)
     eps = _check.number("eps", eps, 0.0)
-    if (total is not None and residual is None) or not active.plain(
-        2, x, None, weight, shape, residual, x.shape, total, x.shape, out, x.shape
-    ):
-        _check.optional("weight", weight, shape, "x", x)
-        _forward_checks(x, residual, total, out, weight=weight)
+    _forward_checks(x, shape, residual, total, out, weight)
     grid = _rows_of(x, shape)
     result, new_total, rstd = active.rms_norm(
         x.reshape(grid),
-        _shaped(residual, grid),
-        _shaped(weight, (-1,)),
+        _check.shaped(residual, grid),
+        _check.shaped(weight, (-1,)),
         eps,
-        _shaped(total, grid),
-        _shaped(out, grid),
+        _check.shaped(total, grid),
+        _check.shaped(out, grid),
     )
     results: tuple[np.ndarray, ...] = (result.reshape(x.shape) if out is None else out,)
     if residual is not None:
@@ -402,33 +417,17 @@ def rms_norm_backward(
     _check.floats("x", x)
     _stats_check("rstd", rstd, x)
     shape = x.shape[rstd.ndim :]
-    if dout is None or not active.plain(
-        2, x, None, dout, x.shape, rstd, None, weight, shape, dresidual, x.shape,
-        dx, x.shape, dweight, shape,
-    ):  # fmt: skip
-        _check.required("dout", dout, x.shape, "x", x)
-        _check.optional("weight", weight, shape, "x", x)
-        _check.optional("dresidual", dresidual, x.shape, "x", x)
-        if dx is not None:
-            _check.output("dx", dx, x.shape, "x", x)
-            _check.in_place_or_apart("dx", dx, dout=dout, dresidual=dresidual)
-            _check.no_overlap("dx", dx, x=x, weight=weight, rstd=rstd)
-        if dweight is not None:
-            _check.output("dweight", dweight, shape, "x", x)
-            _check.no_overlap(
-                "dweight", dweight,
-                dout=dout, x=x, rstd=rstd, weight=weight, dresidual=dresidual, dx=dx,
-            )  # fmt: skip
+    _backward_checks(x, dout, rstd, weight, dresidual, dx, dweight)
     grid = _rows_of(x, shape)
     need_dweight = need_dweight and weight is not None
     result, new_dweight = active.rms_norm_backward(
         dout.reshape(grid),
         x.reshape(grid),
         rstd.reshape(-1),
-        _shaped(weight, (-1,)),
-        _shaped(dresidual, grid),
-        _shaped(dx, grid),
-        _shaped(dweight, (-1,)),
+        _check.shaped(weight, (-1,)),
+        _check.shaped(dresidual, grid),
+        _check.shaped(dx, grid),
+        _check.shaped(dweight, (-1,)),
         need_dx,
         need_dweight,
     )

@@ -22,23 +22,27 @@ def _flat(name: str, x: Any, param: np.ndarray | None = None, *, writable: bool 
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
 
 
-def _plainly_flat(param: Any, grad: Any, *state: Any) -> bool:
-    """Whether all is well at a glance: flat, of one length, and none meets another."""
-    if type(param) is not np.ndarray or param.ndim != 1 or grad is None:
-        return False
-    shape = param.shape
-    pairs = [param, shape]
-    for x in state:
-        if x is None:
-            return False
-        pairs += x, shape
-    return active.plain(1 + len(state), grad, shape, *pairs)
-
-
 def _apart(**buffers: np.ndarray | None) -> None:
     while len(buffers) > 1:
         name, x = buffers.popitem()
         _check.no_overlap(name, x, **buffers)
+
+
+def _buffers(param: Any, grad: Any, **state: Any) -> None:
+    """Flat and of one length; all but ``grad`` are written, and none meets another."""
+    if type(param) is np.ndarray and param.ndim == 1:
+        shape = param.shape
+        pairs = [grad, shape, param, shape]
+        for x in state.values():
+            pairs += x, shape
+        given = not any(x is None for x in pairs)
+        if given and active.plain(1 + len(state), *pairs):
+            return
+    _flat("param", param)
+    _flat("grad", grad, param, writable=False)
+    for name, x in state.items():
+        _flat(name, x, param)
+    _apart(param=param, grad=grad, **state)
 
 
 def adam_step(
@@ -91,12 +95,7 @@ def adam_step(
     >>> param.round(3)
     array([0.9], dtype=float32)
     """
-    if not _plainly_flat(param, grad, exp_avg, exp_avg_sq):
-        _flat("param", param)
-        _flat("grad", grad, param, writable=False)
-        _flat("exp_avg", exp_avg, param)
-        _flat("exp_avg_sq", exp_avg_sq, param)
-        _apart(param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    _buffers(param, grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     active.adam_step(
         param,
         grad,
@@ -155,15 +154,12 @@ def sgd_step(
     >>> param
     array([0.5], dtype=float32)
     """
-    _flat("param", param)
-    _flat("grad", grad, param, writable=False)
-    if momentum_buffer is not None:
-        _flat("momentum_buffer", momentum_buffer, param)
-    elif momentum != 0.0:
+    state = {} if momentum_buffer is None else {"momentum_buffer": momentum_buffer}
+    _buffers(param, grad, **state)
+    if momentum_buffer is None and momentum != 0.0:
         raise ValueError(
             "momentum_buffer: expected an array for a momentum that is not 0, got None"
         )
-    _apart(param=param, grad=grad, momentum_buffer=momentum_buffer)
     active.sgd_step(
         param,
         grad,
@@ -213,11 +209,7 @@ def rmsprop_step(
     >>> param.round(3)
     array([0.9], dtype=float32)
     """
-    if not _plainly_flat(param, grad, square_avg):
-        _flat("param", param)
-        _flat("grad", grad, param, writable=False)
-        _flat("square_avg", square_avg, param)
-        _apart(param=param, grad=grad, square_avg=square_avg)
+    _buffers(param, grad, square_avg=square_avg)
     active.rmsprop_step(
         param,
         grad,
