@@ -18,12 +18,13 @@ STRIDE = 101
 
 FUNCTIONS = {
     "exp": "`exp(x)`",
+    "exp2": "`exp2(x)`",
     "log": "`log(x)`",
     "log1p": "`log1p(x)`",
     "sigmoid": "`sigmoid(x)`",
     "tanh": "`tanh(x)`",
-    "cdf": "`normal(x).cdf`",
-    "pdf": "`normal(x).pdf`",
+    "cdf": "standard normal, `cdf(x)`",
+    "pdf": "standard normal, `pdf(x)`",
 }
 HOW = {
     "native": "on the processor itself",

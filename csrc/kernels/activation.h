@@ -12,10 +12,15 @@ namespace {
 constexpr float sqrt_two_over_pi = 0.79788456f;  // sqrt(2 / pi)
 constexpr float gelu_cubic = 0.044715f;
 
-// tanh(u) with u = sqrt(2/pi) (x + 0.044715 x^3)
-EVG_INLINE Vec gelu_tanh_inner(Vec x) {
-  const Vec cubic = fma(x * x, set1(gelu_cubic * sqrt_two_over_pi), set1(sqrt_two_over_pi));
-  return tanh(x * cubic);
+// sigmoid(2 u) = (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3). Unlike that sum it keeps
+// its digits on the left, and 1 / ln 2 comes with the other factors.
+struct Cubic {
+  Vec square, power;  // x^2, exp(-2 u)
+};
+EVG_INLINE Cubic gelu_cubic_of(Vec x) {
+  constexpr float factor = -2.0f * log2_e * sqrt_two_over_pi;
+  const Vec square = min(set1(1e12f), x * x);  // finite, for the slope far out, where it is 0 times
+  return {square, exp2(x * fma(square, set1(gelu_cubic * factor), set1(factor)))};
 }
 
 template <>
@@ -34,14 +39,17 @@ template <>
 EVG_INLINE Vec activate<Activation::tanh>(Vec x) {
   return tanh(x);
 }
+// x cdf(x), which is x - x cdf(-x). NaN stays, and -inf gives it, but inf does not.
+EVG_INLINE Vec gelu_of(Vec x, Normal n) {
+  return fnma(abs(min(set1(normal_end), x)), n.tail, max(zero(), x));
+}
 template <>
 EVG_INLINE Vec activate<Activation::gelu>(Vec x) {
-  return x * normal(x).cdf;
+  return gelu_of(x, normal(x));
 }
 template <>
 EVG_INLINE Vec activate<Activation::gelu_tanh>(Vec x) {
-  const Vec half = x * set1(0.5f);
-  return fma(half, gelu_tanh_inner(x), half);
+  return x / (set1(1.0f) + gelu_cubic_of(x).power);
 }
 
 template <>
@@ -60,15 +68,17 @@ EVG_INLINE Slope with_slope(Vec x);
 template <>
 EVG_INLINE Slope with_slope<Activation::gelu>(Vec x) {
   const Normal n = normal(x);
-  return {x * n.cdf, fma(x, n.pdf, n.cdf)};
+  const Vec left = fnma(abs(x), n.pdf, n.tail);  // the slope at -|x|; that at |x| is what lacks to 1
+  return {gelu_of(x, n), select(lt(x, zero()), left, set1(1.0f) - left)};
 }
 template <>
 EVG_INLINE Slope with_slope<Activation::gelu_tanh>(Vec x) {
-  // (1 + t)/2 + x/2 (1 - t^2) u',  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
-  const Vec t = gelu_tanh_inner(x);
-  const Vec du = fma(x * x, set1(3.0f * gelu_cubic * sqrt_two_over_pi), set1(sqrt_two_over_pi));
-  const Vec half = set1(0.5f), half_x = x * half;
-  return {fma(half_x, t, half_x), fma(half_x * du, fnma(t, t, set1(1.0f)), fma(half, t, half))};
+  // s + 2 u' x s (1 - s),  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
+  constexpr float factor = 2.0f * sqrt_two_over_pi;
+  const Cubic c = gelu_cubic_of(x);
+  const Vec s = set1(1.0f) / (set1(1.0f) + c.power), y = x * s;
+  const Vec du = fma(c.square, set1(3.0f * gelu_cubic * factor), set1(factor));
+  return {y, fma(y * (set1(1.0f) - s), du, s)};
 }
 template <>
 EVG_INLINE Slope with_slope<Activation::silu>(Vec x) {
@@ -145,49 +155,26 @@ EVG_INLINE Vec load_passing(const float* p, Mask m) {
   return load(p, m);
 }
 
-template <Activation kind>
-void map_activation(i64 n, const float* x, float* out, bool past_caches) {
-  map(
-      n, out, [=](i64 i, Mask m) { return activate<kind>(load_passing(x + i, m)); }, past_caches);
-  if (past_caches) fence();
-}
-template <Activation kind>
-void map_derivative(i64 n, const float* dout, const float* saved, float* dx, bool past_caches) {
-  map(
-      n, dx,
-      [=](i64 i, Mask m) {
-        return load_passing(dout + i, m) * derivative<kind>(load_passing(saved + i, m));
-      },
-      past_caches);
+void activation(Activation activation, i64 n, const float* x, float* out, bool past_caches) {
+  with_activation(activation, [=](auto kind) {
+    map(
+        n, out, [=](i64 i, Mask m) { return activate<kind.value>(load_passing(x + i, m)); },
+        past_caches);
+  });
   if (past_caches) fence();
 }
 
-void activation(Activation kind, i64 n, const float* x, float* out, bool past_caches) {
-  switch (kind) {
-    case Activation::none: return map_activation<Activation::none>(n, x, out, past_caches);
-    case Activation::relu: return map_activation<Activation::relu>(n, x, out, past_caches);
-    case Activation::sigmoid: return map_activation<Activation::sigmoid>(n, x, out, past_caches);
-    case Activation::tanh: return map_activation<Activation::tanh>(n, x, out, past_caches);
-    case Activation::gelu: return map_activation<Activation::gelu>(n, x, out, past_caches);
-    case Activation::gelu_tanh:
-      return map_activation<Activation::gelu_tanh>(n, x, out, past_caches);
-    case Activation::silu: return map_activation<Activation::silu>(n, x, out, past_caches);
-  }
-}
-
-void activation_backward(Activation kind, i64 n, const float* dout, const float* saved, float* dx,
-                         bool past_caches) {
-  switch (kind) {
-    case Activation::none: return map_derivative<Activation::none>(n, dout, saved, dx, past_caches);
-    case Activation::relu: return map_derivative<Activation::relu>(n, dout, saved, dx, past_caches);
-    case Activation::sigmoid:
-      return map_derivative<Activation::sigmoid>(n, dout, saved, dx, past_caches);
-    case Activation::tanh: return map_derivative<Activation::tanh>(n, dout, saved, dx, past_caches);
-    case Activation::gelu: return map_derivative<Activation::gelu>(n, dout, saved, dx, past_caches);
-    case Activation::gelu_tanh:
-      return map_derivative<Activation::gelu_tanh>(n, dout, saved, dx, past_caches);
-    case Activation::silu: return map_derivative<Activation::silu>(n, dout, saved, dx, past_caches);
-  }
+void activation_backward(Activation activation, i64 n, const float* dout, const float* saved,
+                         float* dx, bool past_caches) {
+  with_activation(activation, [=](auto kind) {
+    map(
+        n, dx,
+        [=](i64 i, Mask m) {
+          return load_passing(dout + i, m) * derivative<kind.value>(load_passing(saved + i, m));
+        },
+        past_caches);
+  });
+  if (past_caches) fence();
 }
 
 }  // namespace

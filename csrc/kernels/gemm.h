@@ -28,25 +28,81 @@ EVG_INLINE i64 min_of(i64 a, i64 b) { return a < b ? a : b; }
 EVG_INLINE i64 max_of(i64 a, i64 b) { return a > b ? a : b; }
 EVG_INLINE i64 round_up(i64 a, i64 multiple) { return (a + multiple - 1) / multiple * multiple; }
 
+template <Activation kind>
+EVG_INLINE Vec activate(Vec x);  // kernels/activation.h
+
+// Calls f with the activation as a constant.
+template <class F>
+EVG_INLINE void with_activation(Activation activation, F f) {
+  switch (activation) {
+    case Activation::none: return f(Constant<Activation::none>{});
+    case Activation::relu: return f(Constant<Activation::relu>{});
+    case Activation::sigmoid: return f(Constant<Activation::sigmoid>{});
+    case Activation::tanh: return f(Constant<Activation::tanh>{});
+    case Activation::gelu: return f(Constant<Activation::gelu>{});
+    case Activation::gelu_tanh: return f(Constant<Activation::gelu_tanh>{});
+    case Activation::silu: return f(Constant<Activation::silu>{});
+  }
+}
+
+// Where a tile's sums go: vector j of row i.
+struct Store {
+  float* c;
+  i64 stride;
+  bool accumulate;
+
+  EVG_INLINE float* at(int i, int j) const { return c + i * stride + j * Vec::width; }
+  EVG_INLINE void operator()(int i, int j, Vec x) const {
+    store(at(i, j), accumulate ? load(at(i, j)) + x : x);
+  }
+  EVG_INLINE void operator()(int i, int j, Vec x, Mask m) const {
+    store(at(i, j), accumulate ? load(at(i, j), m) + x : x, m);
+  }
+  // What is read or written at (i, j), from memory while the products go on.
+  EVG_INLINE void fetch(int i, int j) const {
+    if (accumulate) __builtin_prefetch(at(i, j), 1);
+  }
+};
+
+// The same, and the epilogue before they leave the registers.
+template <Activation kind>
+struct Finish : Store {
+  Epilogue e;
+
+  EVG_INLINE void operator()(int i, int j, Vec x) const {
+    if (accumulate) x = load(at(i, j)) + x;
+    const i64 column = j * Vec::width;
+    if (e.bias) x = x + load(e.bias + column);
+    if (e.pre) store(e.pre + i * e.pre_stride + column, x);
+    x = activate<kind>(x);
+    if (e.residual) x = x + load(e.residual + i * e.residual_stride + column);
+    store(at(i, j), x);
+  }
+  EVG_INLINE void fetch(int i, int j) const {
+    const i64 column = j * Vec::width;
+    __builtin_prefetch(at(i, j), 1);
+    if (e.pre) __builtin_prefetch(e.pre + i * e.pre_stride + column, 1);
+    if (e.residual) __builtin_prefetch(e.residual + i * e.residual_stride + column);
+  }
+};
+
 // One tile of Rows x (Columns vectors). A's element (i, d) is at a[i * a_row + d * a_depth]; at
 // least one of the two strides is a compile-time constant in each use, so that the addresses fold
 // into the instructions. B is a panel of nr columns, whatever Columns is. Only m rows and n columns
-// of the result are written.
-template <int Rows, int Columns = nv, bool Ahead = false>
-EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float* b, float* c,
-                     i64 c_stride, int m, int n, bool accumulate, const char* ahead = nullptr,
-                     i64 ahead_step = 0) {
+// of the result are written, which with `Ahead` are all: in a run of whole tiles there is time to
+// fetch what comes next.
+template <int Rows, int Columns = nv, bool Ahead = false, class Emit = Store>
+EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float* b, Emit emit,
+                     int m, int n, const char* ahead = nullptr, i64 ahead_step = 0) {
   Vec acc[Rows][Columns];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < Columns; ++j) acc[i][j] = zero();
-  // What is added to comes from memory while the products go on.
-  if (Ahead && accumulate) {
-#pragma GCC unroll 16
+  if (Ahead) {
+    constexpr int per_line = Vec::width < 16 ? 16 / Vec::width : 1;
     for (int i = 0; i < Rows; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < Columns; ++j) __builtin_prefetch(c + i * c_stride + j * Vec::width, 1);
+      for (int j = 0; j < Columns; j += per_line) emit.fetch(i, j);
   }
   for (i64 d = 0; d < k; ++d) {
     if (Ahead) {
@@ -68,25 +124,21 @@ EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float*
     a += a_depth;
     b += nr;
   }
-  if (n == Columns * Vec::width && m == Rows) {
+  if (Ahead || (n == Columns * Vec::width && m == Rows)) {
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < Columns; ++j) {
-        float* p = c + i * c_stride + j * Vec::width;
-        store(p, accumulate ? load(p) + acc[i][j] : acc[i][j]);
-      }
+      for (int j = 0; j < Columns; ++j) emit(i, j, acc[i][j]);
     return;
   }
+  if constexpr (!Ahead) {
 #pragma GCC unroll 16
-  for (int i = 0; i < Rows; ++i) {
-    if (i >= m) break;
+    for (int i = 0; i < Rows; ++i) {
+      if (i >= m) break;
 #pragma GCC unroll 4
-    for (int j = 0; j < Columns; ++j) {
-      const int lanes = static_cast<int>(max_of(0, min_of(Vec::width, n - j * Vec::width)));
-      const Mask mask = first(lanes);
-      float* p = c + i * c_stride + j * Vec::width;
-      store(p, accumulate ? load(p, mask) + acc[i][j] : acc[i][j], mask);
+      for (int j = 0; j < Columns; ++j)
+        emit(i, j, acc[i][j],
+             first(static_cast<int>(max_of(0, min_of(Vec::width, n - j * Vec::width)))));
     }
   }
 }
@@ -94,15 +146,14 @@ EVG_INLINE void tile(i64 k, const float* a, i64 a_row, i64 a_depth, const float*
 // The tile at the lower or right edge: as many rows as there are, and half the columns if that is
 // enough, so that the edge costs its share and no more.
 template <int Rows = mr>
-void edge_tile(i64 k, const float* a, const float* b, float* c, i64 c_stride, int m, int n,
-               bool accumulate) {
+void edge_tile(i64 k, const float* a, const float* b, Store to, int m, int n) {
   if constexpr (Rows > 1) {
-    if (m < Rows) return edge_tile<Rows - 1>(k, a, b, c, c_stride, m, n, accumulate);
+    if (m < Rows) return edge_tile<Rows - 1>(k, a, b, to, m, n);
   }
   if (n <= nr / 2)
-    tile<Rows, nv / 2>(k, a, 1, mr, b, c, c_stride, m, n, accumulate);
+    tile<Rows, nv / 2>(k, a, 1, mr, b, to, m, n);
   else
-    tile<Rows>(k, a, 1, mr, b, c, c_stride, m, n, accumulate);
+    tile<Rows>(k, a, 1, mr, b, to, m, n);
 }
 
 // Lanes [at, at + Vec::width) of a panel whose depth is the contiguous side: squares are turned in
@@ -194,23 +245,36 @@ void gemm_pack_b(i64 cols, i64 depth, const float* b, i64 col_stride, i64 depth_
   pack_panels<nr>(cols, depth, b, col_stride, depth_stride, packed);
 }
 
+void gemm_epilogue(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogue);
+
 // `next` is what the following call starts with, `next_floats` long: fetched into L2 little by
-// little, because another core may hold it.
+// little, because another core may hold it. The epilogue may be null.
 void gemm_tile(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i64 c_stride,
-               bool accumulate, const float* next, i64 next_floats) {
+               bool accumulate, const Epilogue* epilogue, const float* next, i64 next_floats) {
   const char* ahead = reinterpret_cast<const char*>(next);
   const i64 steps = max_of(1, (m + mr - 1) / mr * ((n + nr - 1) / nr) * k);
   const i64 ahead_step = (next_floats * static_cast<i64>(sizeof(float)) + steps - 1) / steps;
-  for (i64 j = 0; j < n; j += nr)
-    for (i64 i = 0; i < m; i += mr, ahead += k * ahead_step) {
-      float* at = c + i * c_stride + j;
-      if (m - i >= mr && n - j >= nr)
-        tile<mr, nv, true>(k, a + i * k, 1, mr, b + j * k, at, c_stride, mr, nr, accumulate, ahead,
-                           ahead_step);
-      else
-        edge_tile(k, a + i * k, b + j * k, at, c_stride, static_cast<int>(min_of(mr, m - i)),
-                  static_cast<int>(min_of(nr, n - j)), accumulate);
-    }
+  const auto tiles = [&](auto emit_at) {
+    for (i64 j = 0; j < n; j += nr)
+      for (i64 i = 0; i < m; i += mr, ahead += k * ahead_step) {
+        const i64 height = min_of(mr, m - i), width = min_of(nr, n - j);
+        const Store to = {c + i * c_stride + j, c_stride, accumulate};
+        if (height == mr && width == nr) {
+          tile<mr, nv, true>(k, a + i * k, 1, mr, b + j * k, emit_at(to, i, j), mr, nr, ahead,
+                             ahead_step);
+          continue;
+        }
+        edge_tile(k, a + i * k, b + j * k, to, static_cast<int>(height), static_cast<int>(width));
+        if (epilogue) {
+          const Epilogue e = epilogue->at(i, j);
+          gemm_epilogue(height, width, to.c, c_stride, &e);
+        }
+      }
+  };
+  if (!epilogue) return tiles([](Store to, i64, i64) { return to; });
+  with_activation(epilogue->activation, [&](auto kind) {
+    tiles([=](Store to, i64 i, i64 j) { return Finish<kind.value>{to, epilogue->at(i, j)}; });
+  });
 }
 
 // Few rows (decoding): the product is bound by reading the other operand, so it is read where it
@@ -342,9 +406,6 @@ void gemm_sweep(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, con
 }
 
 template <Activation kind>
-EVG_INLINE Vec activate(Vec x);  // kernels/activation.h
-
-template <Activation kind>
 void epilogue_rows(i64 m, i64 n, float* c, i64 c_stride, const Epilogue& e) {
   for (i64 i = 0; i < m; ++i)
     for (i64 j = 0; j < n; j += Vec::width) {
@@ -359,16 +420,8 @@ void epilogue_rows(i64 m, i64 n, float* c, i64 c_stride, const Epilogue& e) {
 }
 
 void gemm_epilogue(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogue) {
-  const Epilogue& e = *epilogue;
-  switch (e.activation) {
-    case Activation::none: return epilogue_rows<Activation::none>(m, n, c, c_stride, e);
-    case Activation::relu: return epilogue_rows<Activation::relu>(m, n, c, c_stride, e);
-    case Activation::sigmoid: return epilogue_rows<Activation::sigmoid>(m, n, c, c_stride, e);
-    case Activation::tanh: return epilogue_rows<Activation::tanh>(m, n, c, c_stride, e);
-    case Activation::gelu: return epilogue_rows<Activation::gelu>(m, n, c, c_stride, e);
-    case Activation::gelu_tanh: return epilogue_rows<Activation::gelu_tanh>(m, n, c, c_stride, e);
-    case Activation::silu: return epilogue_rows<Activation::silu>(m, n, c, c_stride, e);
-  }
+  with_activation(epilogue->activation,
+                  [&](auto kind) { epilogue_rows<kind.value>(m, n, c, c_stride, *epilogue); });
 }
 
 // Rows in order for every column: the sum does not depend on how columns are cut.

@@ -27,6 +27,14 @@ struct Epilogue {
   i64 residual_stride;
   float* pre;  // [m, n]
   i64 pre_stride;
+
+  Epilogue at(i64 i, i64 j) const {  // of what begins at row i, column j
+    Epilogue e = *this;
+    if (bias) e.bias += j;
+    if (residual) e.residual += i * residual_stride + j;
+    if (pre) e.pre += i * pre_stride + j;
+    return e;
+  }
 };
 
 // One sequence and one head of keys and values, with the group of query heads that reads it.
@@ -60,6 +68,8 @@ struct AttentionHead {
   i64 dout_token, dout_head, dquery_token, dquery_head, dkey_token, dvalue_token;
   float* dbias;  // added to; may be null
   i64 dbias_head, dbias_row;
+
+  const AttentionHead* next;  // that this worker comes to next, if it fits into caches; may be null
 };
 
 struct CrossEntropy {
@@ -100,7 +110,7 @@ struct KernelTable {
   void (*gemm_pack_b)(i64 cols, i64 depth, const float* b, i64 col_stride, i64 depth_stride,
                       float* packed);
   void (*gemm_tile)(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i64 c_stride,
-                    bool accumulate, const float* next, i64 next_floats);
+                    bool accumulate, const Epilogue* epilogue, const float* next, i64 next_floats);
   // Few rows, read where they lie: dots of rows contiguous in depth, c[i * c_long + j * c_short];
   // or sweeps over a B with contiguous rows.
   void (*gemm_dot)(i64 long_rows, i64 short_rows, i64 k, const float* x, i64 x_row, const float* y,

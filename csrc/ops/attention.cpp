@@ -105,6 +105,13 @@ AttentionHead head_of(const Shape& shape, const Options& o, const Tensors& t, i6
   return h;
 }
 
+// Whether `arrays` of a head's rows are worth fetching while the one before is computed: there has
+// to be room for both, and to spare.
+bool fits(const AttentionHead& h, i64 arrays) {
+  const i64 rows = max_of(h.tokens_q * h.group, h.tokens_k);
+  return arrays * rows * h.head_dim * static_cast<i64>(sizeof(float)) <= l2_bytes() / 2;
+}
+
 // Parts of the keys in the forward pass.
 i64 forward_parts(const Shape& shape, const Span& span) {
   const bool decoding = span.tokens_q * (shape.heads / shape.kv_heads) <= rows_of_decoding;
@@ -145,7 +152,12 @@ int evergrad_attention(const Shape* shape, const Options* options, evergrad_head
         const i64 step = parts_of(own_panels, cuts);
         const i64 begin = cut * step, end = min_of(begin + step, own_panels);
         if (part >= own_parts || begin >= end) return;
-        AttentionHead h = head_of(*shape, *options, tensors, s, kv_head);
+        AttentionHead h = head_of(*shape, *options, tensors, s, kv_head), next;
+        if (parts == 1 && cuts == 1 && unit + 1 < units) {
+          next = head_of(*shape, *options, tensors, (unit + 1) / shape->kv_heads,
+                         (unit + 1) % shape->kv_heads);
+          if (fits(next, 4)) h.next = &next;
+        }
         if (own_parts > 1) {
           const i64 row = (unit * parts + part) * rows_of_decoding;
           h.out = outs + row * d;
@@ -197,7 +209,7 @@ int evergrad_attention_backward(const Shape* shape, const Options* options, ever
   if (!partial) return EVERGRAD_NO_MEMORY;
   std::atomic<int> status{EVERGRAD_OK};
 
-  const auto run = [&](i64 s, i64 kv_head, i64 part) {
+  const auto head_at = [&](i64 s, i64 kv_head, i64 part) {
     const Span span = span_of(*shape, s);
     AttentionHead h = head_of(*shape, *options, tensors, s, kv_head);
     evergrad_heads dq = dquery;
@@ -211,11 +223,20 @@ int evergrad_attention_backward(const Shape* shape, const Options* options, ever
     h.dkey_token = dkey.token, h.dvalue_token = dvalue.token;
     h.dbias = at<float>(dbias, s, kv_head * h.group);
     h.dbias_head = dbias.head, h.dbias_row = dbias.row;
+    return h;
+  };
+  const auto run = [&](i64 s, i64 kv_head, i64 part) {
+    AttentionHead h = head_at(s, kv_head, part), next;
+    const i64 unit = s * kv_heads + kv_head + 1;
+    if (parts == 1 && unit < units) {
+      next = head_at(unit / kv_heads, unit % kv_heads, 0);
+      if (fits(next, 8)) h.next = &next;
+    }
     const Buffer scratch(t.attention_backward_scratch(d));
     if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
-    const i64 step = parts_of(span.tokens_k, parts);
-    const i64 begin = min_of(part * step, span.tokens_k);
-    t.attention_backward(&h, begin, min_of(begin + step, span.tokens_k), scratch.get());
+    const i64 step = parts_of(h.tokens_k, parts);
+    const i64 begin = min_of(part * step, h.tokens_k);
+    t.attention_backward(&h, begin, min_of(begin + step, h.tokens_k), scratch.get());
   };
 
   // Tasks that add to the same dbias are one task; parts have columns of their own.

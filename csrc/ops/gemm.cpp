@@ -122,10 +122,7 @@ int sweeps(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float*
 void finish(const KernelTable& t, const Epilogue* epilogue, i64 i, i64 j, i64 height, i64 length,
             float* out, i64 c_row) {
   if (!epilogue) return;
-  Epilogue e = *epilogue;
-  if (e.bias) e.bias += j;
-  if (e.residual) e.residual += i * e.residual_stride + j;
-  if (e.pre) e.pre += i * e.pre_stride + j;
+  const Epilogue e = epilogue->at(i, j);
   t.gemm_epilogue(height, length, out, c_row, &e);
 }
 
@@ -255,11 +252,12 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
                 const i64 height = (rows_shared ? end : o1) - i;
                 const i64 length = (rows_shared ? o1 : end) - j;
                 float* out = half == 0 ? c + i * c_row + j : second + i * n + j;
+                const bool last = epilogue && g + 1 == blocks;
+                const Epilogue here = last ? epilogue->at(i, j) : Epilogue{};
                 t.gemm_tile(height, length, depth, rows_shared ? panel : mine,
                             rows_shared ? mine : panel, out, half == 0 ? c_row : n,
-                            (half == 0 && accumulate) || g > 0, panel + shared.panel * depth,
-                            end < s1 ? shared.panel * depth : 0);
-                if (g + 1 == blocks) finish(t, epilogue, i, j, height, length, out, c_row);
+                            (half == 0 && accumulate) || g > 0, last ? &here : nullptr,
+                            panel + shared.panel * depth, end < s1 ? shared.panel * depth : 0);
               }
             }
           },

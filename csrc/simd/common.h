@@ -14,10 +14,10 @@
 namespace evergrad {
 namespace {
 
-// A number that a generic lambda can use as a template argument.
-template <int n>
+// A value that a generic lambda can use as a template argument.
+template <auto x>
 struct Constant {
-  static constexpr int value = n;
+  static constexpr auto value = x;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 //
 //              with FMA   bound   scalar   bound
 //   exp          0.88      1.0     1.17     1.2
+//   exp2         0.94      1.0     1.21     1.3
 //   log          0.85      1.0     0.84     1.0    subnormal arguments count in full
 //   log1p        0.85      1.0     0.89     1.0
 //   sigmoid      2.47      2.6     2.47     2.6
@@ -13,7 +14,8 @@
 //   normal.cdf   5.53      6.0     5.45     6.0    scalar: for x >= -2, worse in the tail
 //   normal.pdf   2.06      2.2     2.97     3.0    scalar: for |x| <= 2, worse in the tails
 //
-// exp(-inf) = 0, exp(x > 88.72) = inf, log(0) = -inf, log(x < 0) = NaN, and NaN gives NaN.
+// exp(-inf) = 0, exp(x > 88.72) = exp2(x >= 128) = inf, log(0) = -inf, log(x < 0) = NaN, and NaN
+// gives NaN.
 //
 // Coefficients are minimax fits to the relative error of the whole function (Remez exchange for the
 // polynomials, reweighted least squares for the quotient), rounded to float32.
@@ -39,36 +41,62 @@ struct ExpParts {
   VecI n_bits;  // n in the low nine bits; what stands above them is rubbish
 };
 
+// The ulp of 1.5 * 2^23 is 1: adding it rounds x / ln 2 to n and leaves n in the low bits.
+constexpr float rounder = 12582912.0f, log2_e = 1.44269504f, ln2 = 6.9314718e-1f;
+
 EVG_INLINE ExpParts exp_parts(Vec x) {
-  // The ulp of 1.5 * 2^23 is 1: adding it rounds x / ln 2 to n and leaves n in the low bits.
-  const Vec magic = set1(12582912.0f);
-  const Vec shifted = fma(x, set1(1.44269504f), magic);
-  const Vec n = shifted - magic;
+  const Vec shifted = fma(x, set1(log2_e), set1(rounder)), n = shifted - set1(rounder);
   return {fnma(n, set1(ln2_low), fnma(n, set1(ln2_high), x)), n, as_int(shifted)};
 }
 
-// (exp(r) - 1 - r) / r^2
-EVG_INLINE Vec exp_rest(Vec r) {
-  return poly(r, 4.9999994e-1f, 1.6666521e-1f, 4.166839e-2f, 8.368745e-3f, 1.381454e-3f);
+// (exp(u r) - 1 - u r) / r^2, u a power of two
+EVG_INLINE Vec exp_rest(Vec r, float u = 1.0f) {
+  const float u2 = u * u, u3 = u2 * u, u4 = u3 * u, u5 = u4 * u, u6 = u5 * u;
+  return poly(r, 4.9999994e-1f * u2, 1.6666521e-1f * u3, 4.166839e-2f * u4, 8.368745e-3f * u5,
+              1.381454e-3f * u6);
 }
 
-EVG_INLINE Vec exp_of(Vec x, ExpParts parts) {
-  const Vec one = set1(1.0f);
-  const Vec y = fma(parts.r, fma(parts.r, exp_rest(parts.r), one), one);
+// y 2^n for y about 1, and 0 or infinity where x, the argument of the function, is below `tiny` or
+// above `huge`: there the result is no normal number.
+EVG_INLINE Vec times_power(Vec y, ExpParts parts, Vec x, float tiny, float huge) {
   if constexpr (Vec::has_scalef) {
     return scalef(y, parts.n);
   } else {
     // n goes straight into the exponent of y: 2^n alone may overflow before the result.
-    Vec z = as_float(as_int(y) + shl<23>(parts.n_bits));
-    z = select(lt(x, set1(-87.33654f)), zero(), z);
-    return select(le(x, set1(88.72283f)), z, x + set1(__builtin_inff()));  // inf, or NaN for NaN
+    const Vec z = as_float(as_int(y) + shl<23>(parts.n_bits));
+    return select(le(x, set1(huge)), select(lt(x, set1(tiny)), zero(), z),
+                  x + set1(__builtin_inff()));  // inf, or NaN for NaN
   }
+}
+
+// exp(x) from x = n ln 2 + u r.
+EVG_INLINE Vec exp_of(Vec x, ExpParts parts, float u = 1.0f) {
+  const Vec y = fma(parts.r, fma(parts.r, exp_rest(parts.r, u), set1(u)), set1(1.0f));
+  return times_power(y, parts, x, -87.33654f, 88.72283f);
 }
 
 EVG_INLINE Vec exp(Vec x) {
   // Infinities would cancel to NaN in r. At the bounds the result is 0 or inf already.
   if constexpr (Vec::has_scalef) x = max(set1(-104.0f), min(set1(89.0f), x));
   return exp_of(x, exp_parts(x));
+}
+
+// 2^x. Who has a factor to spare for 1 / ln 2 takes this one: x = n + r without an operation.
+EVG_INLINE Vec exp2_within(Vec x) {  // not for infinities
+  const Vec shifted = x + set1(rounder), n = shifted - set1(rounder), r = x - n;
+  const Vec y = poly(r, 1.0f, 6.9314718e-1f, 2.4022648e-1f, 5.5503324e-2f, 9.618437e-3f,
+                     1.3398875e-3f, 1.5353362e-4f);
+  return times_power(y, {r, n, as_int(shifted)}, x, -126.0f, 127.99999f);
+}
+
+EVG_INLINE Vec exp2(Vec x) {
+  if constexpr (Vec::has_scalef) x = max(set1(-150.0f), min(set1(129.0f), x));
+  return exp2_within(x);
+}
+
+EVG_INLINE Vec exp2_below(Vec x) {  // for x <= 0
+  if constexpr (Vec::has_scalef) x = max(set1(-150.0f), x);
+  return exp2_within(x);
 }
 
 // log(u) + tail: u = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), log(u) = e ln 2 + log(1 + f).
@@ -114,24 +142,28 @@ EVG_INLINE Vec tanh(Vec x) {
   return copysign(m / (set1(2.0f) + m), x);
 }
 
-// The standard normal distribution at x: cdf(-a) = exp(-a^2 / 2) P(a) / Q(a) for a >= 0. All
+// -a^2 / 2 = n ln 2 - r / 2. The square is never rounded by itself: in the exponent that would cost
+// 40 ULP of the tail.
+EVG_INLINE ExpParts half_square_parts(Vec a) {
+  const Vec shifted = fma(a * a, set1(-0.5f * log2_e), set1(rounder)), n = shifted - set1(rounder);
+  const Vec high = fma(a, a, n * set1(2.0f * ln2_high));  // the product is exact
+  return {fma(n, set1(2.0f * ln2_low), high), n, as_int(shifted)};
+}
+
+constexpr float normal_end = 14.5f;  // from there on the tail and the density are 0
+
+// The standard normal distribution at a = |x|: cdf(-a) = exp(-a^2 / 2) P(a) / Q(a). All
 // coefficients are positive, so that the lower tail keeps its digits, where 1 + erf would cancel.
 struct Normal {
-  Vec cdf, pdf;
+  Vec tail, pdf;  // cdf(-a), and the density there
 };
 
 EVG_INLINE Normal normal(Vec x) {
-  const Vec a = min(set1(14.5f), abs(x));  // both are 0 from there on
-  const Vec square = a * a;
-  const Vec lost = fma(a, a, neg(square));  // of the exponent; it would cost 40 ULP in the tail
-  const Vec exponent = set1(-0.5f) * square;
-  ExpParts parts = exp_parts(exponent);
-  parts.r = fma(set1(-0.5f), lost, parts.r);
-  const Vec e = exp_of(exponent, parts);
+  const Vec a = min(set1(normal_end), abs(x));
+  const Vec e = exp_of(set1(-0.5f) * (a * a), half_square_parts(a), -0.5f);
   const Vec p = poly(a, 0.5f, 4.3568644e-1f, 1.8130687e-1f, 3.998421e-2f, 4.0201973e-3f);
   const Vec q = poly(a, 1.0f, 1.6692579f, 1.1944846f, 4.6438062e-1f, 1.0023294e-1f, 1.0076997e-2f);
-  const Vec tail = e * p / q;
-  return {select(lt(x, zero()), tail, set1(1.0f) - tail), e * set1(0.39894228f)};
+  return {e * p / q, e * set1(0.39894228f)};
 }
 
 }  // namespace

@@ -135,7 +135,7 @@ void check_gemm(i64 m, i64 n, i64 k, bool accumulate) {
             t.gemm_pack_a(m, k, a.data(), k, 1, a_packed.data());
             t.gemm_pack_b(n, k, b.data(), 1, n, b_packed.data());
             t.gemm_tile(m, n, k, a_packed.data(), b_packed.data(), c.data(), c_stride, accumulate,
-                        a_packed.data(), 0);
+                        nullptr, a_packed.data(), 0);
             return outputs(c);
           });
 }
@@ -156,6 +156,35 @@ void check_epilogue(i64 n, Activation activation, bool bias, bool residual, bool
             t.gemm_epilogue(rows, n, c.data(), stride, &epilogue);
             return outputs(c, p);
           });
+}
+
+// Whole tiles, which finish in registers, and those at the edges: the same bits as the epilogue
+// after the product.
+void check_finished_tile(Activation activation, bool accumulate, bool bias, bool residual,
+                         bool pre) {
+  const KernelTable& t = EVERGRAD_KERNELS(EVERGRAD_ISA);
+  const i64 k = 5, m = 2 * t.gemm_mr + 1, n = 2 * t.gemm_nr + 3, stride = n + 3;
+  const i64 m_padded = 3 * t.gemm_mr, n_padded = 3 * t.gemm_nr;
+  Random random(seed);
+  Buffer a = random.uniform(m_padded * k), b = random.uniform(n_padded * k);
+  Buffer shift = random.uniform(n), r = random.uniform(m * stride);
+  Buffer fused = random.uniform(m * stride), apart = fused;
+  Buffer fused_pre(m * stride, 0.0f), apart_pre(m * stride, 0.0f);
+  Epilogue epilogue = {bias ? shift.data() : nullptr,     activation,
+                       residual ? r.data() : nullptr,     stride,
+                       pre ? fused_pre.data() : nullptr, stride};
+  t.gemm_tile(m, n, k, a.data(), b.data(), fused.data(), stride, accumulate, &epilogue, a.data(),
+              0);
+  epilogue.pre = pre ? apart_pre.data() : nullptr;
+  t.gemm_tile(m, n, k, a.data(), b.data(), apart.data(), stride, accumulate, nullptr, a.data(), 0);
+  t.gemm_epilogue(m, n, apart.data(), stride, &epilogue);
+  check::expect(same_bits(fused, apart) && same_bits(fused_pre, apart_pre) && fused.intact() &&
+                    fused_pre.intact(),
+                label("gemm_tile finished", {{"activation", static_cast<i64>(activation)},
+                                             {"accumulate", accumulate},
+                                             {"bias", bias},
+                                             {"residual", residual},
+                                             {"pre", pre}}));
 }
 
 // A kind of weight in few bits: numbers and bytes of a block, where its 16-bit floats are.
@@ -691,6 +720,12 @@ void check_sums(i64 n) {
 }  // namespace
 
 int main() {
+  for (const Activation kind : activations)
+    for (const bool accumulate : {false, true})
+      for (const bool bias : {false, true})
+        for (const bool residual : {false, true})
+          for (const bool pre : {false, true})
+            check_finished_tile(kind, accumulate, bias, residual, pre);
   for (const i64 n : sizes) {
     for (const i64 depth : {i64{1}, i64{5}, i64{37}})
       for (const bool lanes_contiguous : {false, true}) check_pack(n, depth, lanes_contiguous);
