@@ -124,6 +124,31 @@ class TestDecided:
         assert np.isfinite(out).all()
         assert np.isfinite(lse).all()
 
+    @pytest.mark.parametrize("approximate", ["none", "tanh"])
+    def test_gelu_far_out_is_a_line(self, approximate: str, backend: str) -> None:
+        """Where squares and cubes of x overflow, too."""
+        x = np.array([3e38, 2e13, 1e10, 20, -20, -1e10, -2e13, -3e38], np.float32)
+        with using(backend):
+            np.testing.assert_array_equal(ops.gelu(x, approximate), np.maximum(x, 0))
+            slopes = ops.gelu_backward(np.ones_like(x), x, approximate)
+        np.testing.assert_array_equal(slopes, x > 0)
+
+    def test_attention_takes_large_scores_back_as_it_made_them(self, backend: str) -> None:
+        """One key has it all: its probability is 1 on the way back too, not exp of a rounding."""
+        rng = np.random.default_rng(SEED)
+        query, key, value, dout = rng.standard_normal((4, 1, 40, 2, 16), np.float32)
+        query *= 1e5
+
+        def dvalue(*args: np.ndarray) -> np.ndarray:
+            out, lse = ops.attention(*args[:3], return_lse=True)
+            return ops.attention_backward(args[3], *args[:3], out, lse)[2]
+
+        with evergrad.use_backend("reference"):
+            exact = dvalue(*(x.astype(np.float64) for x in (query, key, value, dout)))
+        with using(backend):
+            got = dvalue(query, key, value, dout)
+        np.testing.assert_allclose(got, exact, rtol=1e-6, atol=2e-6)
+
     def test_packed_sequences_do_not_see_each_other(self, backend: str) -> None:
         dims = dict(tokens_q=(5, 9, 4), heads=(2, 1), head_dim=8)
         problem = Case(cases.PACKED_ATTENTION, dims).problem(SEED)

@@ -12,15 +12,20 @@ namespace {
 constexpr float sqrt_two_over_pi = 0.79788456f;  // sqrt(2 / pi)
 constexpr float gelu_cubic = 0.044715f;
 
-// sigmoid(2 u) = (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3). Unlike that sum it keeps
-// its digits on the left, and 1 / ln 2 comes with the other factors.
-struct Cubic {
-  Vec square, power;  // x^2, exp(-2 u)
-};
-EVG_INLINE Cubic gelu_cubic_of(Vec x) {
-  constexpr float factor = -2.0f * log2_e * sqrt_two_over_pi;
-  const Vec square = min(set1(1e12f), x * x);  // finite, for the slope far out, where it is 0 times
-  return {square, exp2(x * fma(square, set1(gelu_cubic * factor), set1(factor)))};
+// The tanh form of GELU takes cdf(x) = (1 + tanh u) / 2 = sigmoid(2 u), u = sqrt(2/pi) (x +
+// 0.044715 x^3). This is 2^e = exp(-2 u) of it: 1 / ln 2 comes with the other factors.
+constexpr float twice_factor = 2.0f * sqrt_two_over_pi;
+EVG_INLINE Vec tanh_form_exponent(Vec x, Vec square) {
+  return x * fma(square, set1(-log2_e * twice_factor * gelu_cubic), set1(-log2_e * twice_factor));
+}
+
+// That distribution: both tails to their last digits, and 2 u' sigmoid(2 u) sigmoid(-2 u).
+EVG_INLINE Normal tanh_form(Vec x) {
+  const Vec a = abs(x), square = min(set1(1e12f), a * a);  // finite: far out it is multiplied by 0
+  const Vec e = exp2_below(tanh_form_exponent(a, square));
+  const Vec most = set1(1.0f) / (set1(1.0f) + e), tail = e * most;
+  const Vec slope = fma(square, set1(3.0f * gelu_cubic * twice_factor), set1(twice_factor));
+  return {tail, most * tail * slope};
 }
 
 template <>
@@ -49,7 +54,7 @@ EVG_INLINE Vec activate<Activation::gelu>(Vec x) {
 }
 template <>
 EVG_INLINE Vec activate<Activation::gelu_tanh>(Vec x) {
-  return x / (set1(1.0f) + gelu_cubic_of(x).power);
+  return x / (set1(1.0f) + exp2(tanh_form_exponent(x, x * x)));
 }
 
 template <>
@@ -65,20 +70,17 @@ struct Slope {
 template <Activation kind>
 EVG_INLINE Slope with_slope(Vec x);
 
-template <>
-EVG_INLINE Slope with_slope<Activation::gelu>(Vec x) {
-  const Normal n = normal(x);
-  const Vec left = fnma(abs(x), n.pdf, n.tail);  // the slope at -|x|; that at |x| is what lacks to 1
+EVG_INLINE Slope gelu_with_slope(Vec x, Normal n) {
+  const Vec left = fnma(abs(x), n.pdf, n.tail);  // at -|x|; at |x| it is what lacks to 1
   return {gelu_of(x, n), select(lt(x, zero()), left, set1(1.0f) - left)};
 }
 template <>
+EVG_INLINE Slope with_slope<Activation::gelu>(Vec x) {
+  return gelu_with_slope(x, normal(x));
+}
+template <>
 EVG_INLINE Slope with_slope<Activation::gelu_tanh>(Vec x) {
-  // s + 2 u' x s (1 - s),  u' = sqrt(2/pi) (1 + 3 * 0.044715 x^2)
-  constexpr float factor = 2.0f * sqrt_two_over_pi;
-  const Cubic c = gelu_cubic_of(x);
-  const Vec s = set1(1.0f) / (set1(1.0f) + c.power), y = x * s;
-  const Vec du = fma(c.square, set1(3.0f * gelu_cubic * factor), set1(factor));
-  return {y, fma(y * (set1(1.0f) - s), du, s)};
+  return gelu_with_slope(x, tanh_form(x));
 }
 template <>
 EVG_INLINE Slope with_slope<Activation::silu>(Vec x) {

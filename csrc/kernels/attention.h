@@ -239,12 +239,10 @@ inline void gather_added(const AttentionHead& h, const Panel& p, Range keys, Ran
                   added + rows.begin * nr);
 }
 
-// s = softcap tanh(s / softcap) - slope |p - j| + what is added, -inf where that is -inf; times
-// `unit`.
+// s = softcap tanh(s / softcap) - slope |p - j| + what is added, -inf where that is -inf.
 // `derivative` receives the softcap's, 1 - tanh^2, where it is not null.
 inline void change_scores(const AttentionHead& h, const Panel& p, Range keys, const Part& part,
-                          i64 j0, float* lines, float* added, float* s, float* derivative,
-                          float unit) {
+                          i64 j0, float* lines, float* added, float* s, float* derivative) {
   const bool adds = h.bias || h.add || h.mask;
   if (adds) gather_added(h, p, keys, part.all(), j0, lines, added);
   alignas(64) float slopes[nr] = {}, places[nr] = {};
@@ -269,7 +267,7 @@ inline void change_scores(const AttentionHead& h, const Panel& p, Range keys, co
         const Vec a = load(added + at);
         x = select(eq(a, set1(-infinity)), a, x + a);
       }
-      store(s + at, x * set1(unit));
+      store(s + at, x);
     }
   }
 }
@@ -438,8 +436,11 @@ EVG_INLINE void few_outputs(const AttentionHead& h, i64 rows, Range keys, i64 j0
   }
 }
 
-// The softmax of a block, whose scores come multiplied by 1 / ln 2: the running maximum m moves up,
-// what was summed under the old one shrinks by 2^(m_old - m), and scores become 2^(s - m).
+// exp(x) for x <= 0, to a rounding of 1: the further below, the fewer digits it has right.
+EVG_INLINE Vec weight(Vec x) { return exp2_below(x * set1(log2_e)); }
+
+// The softmax of a block: the running maximum m moves up, what was summed under the old one shrinks
+// by exp(m_old - m), and scores become exp(s - m).
 EVG_INLINE void soften(const AttentionHead& h, const Panel& p, const Part& part, i64 j0, float* s,
                        float* m, float* l, float* shrink) {
   DropoutLanes lanes;
@@ -458,24 +459,24 @@ EVG_INLINE void soften(const AttentionHead& h, const Panel& p, const Part& part,
     Vec sum[2] = {zero(), zero()};
     if (h.threshold) {
       for (j = begin; j < end; ++j) {
-        const Vec e = exp2_below(load(x + j * nr) - shift);
+        const Vec e = weight(load(x + j * nr) - shift);
         sum[0] = sum[0] + e;
         store(x + j * nr, drop(h, lanes, v, j, e));
       }
     } else {
       for (j = begin; j + 2 <= end; j += 2)
         for (int u = 0; u < 2; ++u) {
-          const Vec e = exp2_below(load(x + (j + u) * nr) - shift);
+          const Vec e = weight(load(x + (j + u) * nr) - shift);
           sum[u] = sum[u] + e;
           store(x + (j + u) * nr, e);
         }
       if (j < end) {
-        const Vec e = exp2_below(load(x + j * nr) - shift);
+        const Vec e = weight(load(x + j * nr) - shift);
         sum[0] = sum[0] + e;
         store(x + j * nr, e);
       }
     }
-    const Vec by = exp2_below(old - shift);
+    const Vec by = weight(old - shift);
     store(m + at, top);
     store(l + at, fma(load(l + at), by, sum[0] + sum[1]));
     store(shrink + at, by);
@@ -499,7 +500,7 @@ EVG_INLINE void finish(const AttentionHead& h, const Panel& p, bool few, float* 
   for (i64 v = 0; v < nr; v += Vec::width) {
     const Vec sum = load(l + v);
     const Mask none = eq(sum, zero());
-    store(lse + v, select(none, set1(-infinity), fma(load(m + v), set1(ln2), log(sum))));
+    store(lse + v, select(none, set1(-infinity), load(m + v) + log(sum)));
     store(l + v, select(none, zero(), set1(1.0f) / sum));
   }
   const auto emit = [&](i64 lane, i64 g, i64 q, i64 c, i64 n, const float* x) {
@@ -522,7 +523,6 @@ void attention(const AttentionHead* head, i64 panel_begin, i64 panel_end, i64 k_
   const Range keys = {k_begin, k_end};
   const i64 d = h.head_dim, dp = padded_dim(d);
   const bool few = are_few(h), changed = changes_scores(h);
-  const float scale = changed ? h.scale : h.scale * log2_e;
   float* key = scratch;
   float* value = key + block_k * dp;
   float* s = value + block_k * dp;
@@ -539,7 +539,7 @@ void attention(const AttentionHead* head, i64 panel_begin, i64 panel_end, i64 k_
       const Panel p = panels[i] = panel_at(h, at + i);
       fetch_next<false>(h, p);
       float *q = states + i * panel_size(d), *acc = q + nr * vector_dim(d), *m = acc + nr * dp;
-      gather_rows(h, p, h.query, h.query_token, h.query_head, scale, few ? q : lines);
+      gather_rows(h, p, h.query, h.query_token, h.query_head, h.scale, few ? q : lines);
       if (!few) to_lanes(d, lines, q);
       map(nr * dp, acc, [](i64, Mask) { return zero(); });
       map(nr, m, [](i64, Mask) { return set1(-infinity); });
@@ -569,7 +569,7 @@ void attention(const AttentionHead* head, i64 panel_begin, i64 panel_end, i64 k_
             product<false>(r.end - r.begin, vectors, d, key + r.begin * dp, dp, q + v * Vec::width,
                            nr, s + r.begin * nr + v * Vec::width, nr, false);
           });
-        if (changed) change_scores(h, p, keys, part, j0, lines, added, s, nullptr, log2_e);
+        if (changed) change_scores(h, p, keys, part, j0, lines, added, s, nullptr);
         hide(h, p, keys, part, j0, s);
         soften(h, p, part, j0, s, m, m + nr, shrink);
         if (few) {
@@ -636,20 +636,18 @@ i64 attention_backward_scratch(i64 head_dim) {
 // With P = exp(S - lse), D = dropout / (1 - p), delta = rowsum(dO * O):
 //   dV = (D P)^T dO,   dS = P (D dP - delta),   dbias = dS,   then through the softcap,
 //   dQ = scale dS K,   dK = dS^T (scale Q).
-// `shifts` is lse / ln 2.
 EVG_INLINE void probabilities(const AttentionHead& h, const Panel& p, const Part& part, i64 j0,
                               const float* shifts, const float* delta, float* s, float* ds) {
   DropoutLanes lanes;
   if (h.threshold) lanes = dropout_lanes(h, p, j0);
   for (i64 v = 0; v < p.vectors; ++v) {
     const i64 at = v * Vec::width;
-    const Vec shift = neg(load(shifts + at)), dot = load(delta + at);
-    const auto probability = [=](Vec score) { return exp2_below(fma(score, set1(log2_e), shift)); };
+    const Vec shift = load(shifts + at), dot = load(delta + at);
     const i64 begin = part.rows[v].begin, end = part.rows[v].end;
     if (h.threshold) {
       for (i64 j = begin; j < end; ++j) {
         float *x = s + j * nr + at, *y = ds + j * nr + at;
-        const Vec e = probability(load(x));
+        const Vec e = weight(load(x) - shift);
         store(y, e * (drop(h, lanes, v, j, load(y)) - dot));
         store(x, drop(h, lanes, v, j, e));
       }
@@ -657,7 +655,7 @@ EVG_INLINE void probabilities(const AttentionHead& h, const Panel& p, const Part
     }
     for (i64 j = begin; j < end; ++j) {
       float *x = s + j * nr + at, *y = ds + j * nr + at;
-      const Vec e = probability(load(x));
+      const Vec e = weight(load(x) - shift);
       store(y, e * (load(y) - dot));
       store(x, e);
     }
@@ -718,7 +716,7 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
           const float lse = h.lse[g * h.lse_head + q];
           const float* y = h.out + g * h.out_head + q * h.out_token;
           const float* dy = dout_rows + lane * dw;
-          shift[lane] = lse == -infinity ? 0.0f : lse * log2_e;
+          shift[lane] = lse == -infinity ? 0.0f : lse;
           delta[lane] = row_sum(d, [=](i64 c, Mask k) { return load(dy + c, k) * load(y + c, k); });
         });
       }
@@ -736,7 +734,7 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
         });
         if (changed)
           change_scores(h, p, keys, part, j0, lines, added, s,
-                        h.softcap != 0.0f ? derivative : nullptr, 1.0f);
+                        h.softcap != 0.0f ? derivative : nullptr);
         hide(h, p, keys, part, j0, s);
         probabilities(h, p, part, j0, shift, delta, s, ds);
         if (h.dbias) add_dbias(h, p, keys, part, j0, ds);

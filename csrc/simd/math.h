@@ -42,7 +42,7 @@ struct ExpParts {
 };
 
 // The ulp of 1.5 * 2^23 is 1: adding it rounds x / ln 2 to n and leaves n in the low bits.
-constexpr float rounder = 12582912.0f, log2_e = 1.44269504f, ln2 = 6.9314718e-1f;
+constexpr float rounder = 12582912.0f, log2_e = 1.44269504f;
 
 EVG_INLINE ExpParts exp_parts(Vec x) {
   const Vec shifted = fma(x, set1(log2_e), set1(rounder)), n = shifted - set1(rounder);

@@ -19,6 +19,7 @@ _INV_SQRT_2PI = np.float32(0.3989422804014327)
 _TWO_SQRT_2_OVER_PI = np.float32(2 * 0.7978845608028654)
 _CUBIC = np.float32(0.044715)
 _CUBIC_SLOPE = np.float32(3 * 0.044715)
+_FAR = np.float32(1e12)
 
 _RELU, _SIGMOID, _TANH, _GELU, _GELU_TANH, _SILU = range(1, 7)
 CODES = {
@@ -65,7 +66,9 @@ def _gelu_tanh_slope(x: float) -> float:
     v = _gelu_tanh_argument(x)
     e = exp(-abs(v))
     r = ONE / (ONE + e)
-    dv = _TWO_SQRT_2_OVER_PI * (ONE + _CUBIC_SLOPE * (x * x))
+    square = x * x
+    square = square if square < _FAR else _FAR  # finite: out there it is multiplied by 0
+    dv = _TWO_SQRT_2_OVER_PI * (ONE + _CUBIC_SLOPE * square)
     return (r if v > ZERO else e * r) + x * (e * r * r * dv)
 
 
