@@ -45,6 +45,16 @@ EVG_INLINE void with_activation(Activation activation, F f) {
   }
 }
 
+// The epilogue of a vector in row i from column j on.
+template <Activation kind, class... M>
+EVG_INLINE Vec finished(Vec x, const Epilogue& e, i64 i, i64 j, M... mask) {
+  if (e.bias) x = x + load(e.bias + j, mask...);
+  if (e.pre) store(e.pre + i * e.pre_stride + j, x, mask...);
+  x = activate<kind>(x);
+  if (e.residual) x = x + load(e.residual + i * e.residual_stride + j, mask...);
+  return x;
+}
+
 // Where a tile's sums go: vector j of row i.
 struct Store {
   float* c;
@@ -52,11 +62,9 @@ struct Store {
   bool accumulate;
 
   EVG_INLINE float* at(int i, int j) const { return c + i * stride + j * Vec::width; }
-  EVG_INLINE void operator()(int i, int j, Vec x) const {
-    store(at(i, j), accumulate ? load(at(i, j)) + x : x);
-  }
-  EVG_INLINE void operator()(int i, int j, Vec x, Mask m) const {
-    store(at(i, j), accumulate ? load(at(i, j), m) + x : x, m);
+  template <class... M>
+  EVG_INLINE void operator()(int i, int j, Vec x, M... mask) const {
+    store(at(i, j), accumulate ? load(at(i, j), mask...) + x : x, mask...);
   }
   // What is read or written at (i, j), from memory while the products go on.
   EVG_INLINE void fetch(int i, int j) const {
@@ -71,12 +79,7 @@ struct Finish : Store {
 
   EVG_INLINE void operator()(int i, int j, Vec x) const {
     if (accumulate) x = load(at(i, j)) + x;
-    const i64 column = j * Vec::width;
-    if (e.bias) x = x + load(e.bias + column);
-    if (e.pre) store(e.pre + i * e.pre_stride + column, x);
-    x = activate<kind>(x);
-    if (e.residual) x = x + load(e.residual + i * e.residual_stride + column);
-    store(at(i, j), x);
+    store(at(i, j), finished<kind>(x, e, i, j * Vec::width));
   }
   EVG_INLINE void fetch(int i, int j) const {
     const i64 column = j * Vec::width;
@@ -410,12 +413,8 @@ void epilogue_rows(i64 m, i64 n, float* c, i64 c_stride, const Epilogue& e) {
   for (i64 i = 0; i < m; ++i)
     for (i64 j = 0; j < n; j += Vec::width) {
       const Mask mask = first(static_cast<int>(min_of(Vec::width, n - j)));
-      Vec x = load(c + i * c_stride + j, mask);
-      if (e.bias) x = x + load(e.bias + j, mask);
-      if (e.pre) store(e.pre + i * e.pre_stride + j, x, mask);
-      x = activate<kind>(x);
-      if (e.residual) x = x + load(e.residual + i * e.residual_stride + j, mask);
-      store(c + i * c_stride + j, x, mask);
+      float* p = c + i * c_stride + j;
+      store(p, finished<kind>(load(p, mask), e, i, j, mask), mask);
     }
 }
 
