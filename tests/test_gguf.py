@@ -191,7 +191,7 @@ BROKEN = {
     "length of strings": (file(pair(b"a", 9, struct.pack("<IQ", 8, HUGE)), pairs=1), "do not fit"),
     "string in an array": (
         file(pair(b"a", 9, struct.pack("<IQ", 8, 2) + string(b"b") + string(b"c", HUGE)), pairs=1),
-        "element 1 of the value of 'a' ends beyond",
+        "bytes of element 1 of the value of 'a' do not fit",
     ),
     "alignment": (
         file(pair(b"general.alignment", 4, struct.pack("<I", 24)), pairs=1),

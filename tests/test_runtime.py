@@ -413,3 +413,22 @@ class TestImport:
 
     def test_every_isa_was_tested(self) -> None:
         assert {f"native:{isa}" for isa in ISAS} <= set(BACKENDS)
+
+
+def test_packages_offer_the_names_that_they_say_they_do():
+    """Names that are loaded when they are first asked for, listed a second time for readers."""
+    for package in (evergrad, evergrad.models):
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+        assert set(package.__all__) <= set(dir(package))
+        with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+            package.nonsense  # noqa: B018
+    code = """
+import sys, evergrad, evergrad.models
+from evergrad.models import Llama
+files = [f"evergrad.models.{name}" for name in ("t5", "bert", "explanation")]
+loaded = [name for name in files if name in sys.modules]
+assert not loaded, loaded
+assert evergrad.models.explain.__name__ == "explain"
+"""
+    succeeds(code)

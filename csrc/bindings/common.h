@@ -90,6 +90,7 @@ inline Optional wanted(bool need, const Optional& given, const Shape& shape) {
 
 void register_runtime(py::module_& m);
 void register_check(py::module_& m);
+void register_strings(py::module_& m);
 void register_gemm(py::module_& m);
 void register_quant(py::module_& m);
 void register_attention(py::module_& m);

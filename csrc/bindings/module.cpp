@@ -4,6 +4,7 @@ PYBIND11_MODULE(_native, m) {
   m.doc() = "Native kernels of evergrad: arguments are checked by evergrad.ops, not here.";
   evergrad::register_runtime(m);
   evergrad::register_check(m);
+  evergrad::register_strings(m);
   evergrad::register_gemm(m);
   evergrad::register_quant(m);
   evergrad::register_attention(m);

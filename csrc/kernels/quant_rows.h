@@ -1,6 +1,7 @@
 // Products of a few rows of x with a weight in blocks: decoded once, in registers, for all of them.
 //
-// As many rows as there are registers for their sums; x is read from L1.
+// As many rows as there are registers for their sums; x is read from L1, so a long product is made
+// piece by piece.
 #pragma once
 
 #include "kernels/gemm.h"
@@ -11,9 +12,10 @@ namespace {
 
 constexpr int most_dots = 8;
 
-// out[i * out_row] = w . row i of x, for Rows rows.
+// out[i * out_row] (+)= w . row i of x, for Rows rows.
 template <QuantKind kind, int Rows>
-void dots_of_row(i64 n, const uint8_t* w, const float* x, i64 x_row, float* out, i64 out_row) {
+void dots_of_row(i64 n, const uint8_t* w, const float* x, i64 x_row, float* out, i64 out_row,
+                 bool add) {
   // A chain of FMAs takes four steps for each: two chains where rows are few.
   constexpr int chains = Rows <= 4 ? 2 : 1;
   Vec acc[Rows][chains];
@@ -49,25 +51,28 @@ void dots_of_row(i64 n, const uint8_t* w, const float* x, i64 x_row, float* out,
       });
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < Rows; ++i)
-    out[i * out_row] = reduce_add(chains == 2 ? acc[i][0] + acc[i][1] : acc[i][0]);
+  for (int i = 0; i < Rows; ++i) {
+    const float sum = reduce_add(chains == 2 ? acc[i][0] + acc[i][1] : acc[i][0]);
+    out[i * out_row] = add ? out[i * out_row] + sum : sum;
+  }
 }
 
 template <QuantKind kind, int Rows = most_dots>
 void dots_of_kind(i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows, const float* x,
-                  i64 x_row, float* out, i64 out_row) {
+                  i64 x_row, float* out, i64 out_row, bool add) {
   if constexpr (Rows > 1) {
     if (rows < Rows)
-      return dots_of_kind<kind, Rows - 1>(features, n, w, row_bytes, rows, x, x_row, out, out_row);
+      return dots_of_kind<kind, Rows - 1>(features, n, w, row_bytes, rows, x, x_row, out, out_row,
+                                          add);
   }
   for (i64 r = 0; r < features; ++r)
-    dots_of_row<kind, Rows>(n, w + r * row_bytes, x, x_row, out + r, out_row);
+    dots_of_row<kind, Rows>(n, w + r * row_bytes, x, x_row, out + r, out_row, add);
 }
 
 void quant_dots(QuantKind kind, i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows,
-                const float* x, i64 x_row, float* out, i64 out_row) {
+                const float* x, i64 x_row, float* out, i64 out_row, bool add) {
   const auto run = [=](auto function) {
-    function(features, n, w, row_bytes, rows, x, x_row, out, out_row);
+    function(features, n, w, row_bytes, rows, x, x_row, out, out_row, add);
   };
   switch (kind) {
     case QuantKind::f16: return run(dots_of_kind<QuantKind::f16>);

@@ -127,10 +127,11 @@ struct KernelTable {
   void (*quant_prepare)(QuantKind kind, i64 n, const float* x, float* prepared);
   void (*quant_dot)(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes,
                     const float* x, const float* prepared, float* out);
-  // The same for up to most_quant_dots rows of x: out[i * out_row + r] = row r . row i of x.
+  // The same for up to most_quant_dots rows of x: out[i * out_row + r] = row r . row i of x, or
+  // += where they add.
   i64 most_quant_dots;
   void (*quant_dots)(QuantKind kind, i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows,
-                     const float* x, i64 x_row, float* out, i64 out_row);
+                     const float* x, i64 x_row, float* out, i64 out_row, bool add);
   // n numbers, whole blocks, to f16, bf16, q8_0, q4_0 or q4_1
   void (*pack_bits)(QuantKind kind, i64 n, const float* x, uint8_t* blocks);
 

@@ -54,18 +54,25 @@ int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epil
   return EVERGRAD_OK;
 }
 
-// Rows of x in nearly equal shares, as many as registers hold: a piece of the weight comes from
-// memory for the first, from L1 and L2 for the others.
+// Of x, in L1 beside a row of the weight; and what a long row's pieces are whole multiples of.
+constexpr i64 near_floats = 9216, longest_block = 256;
+
+// Rows of x in nearly equal shares, as many as registers hold, and long ones piece by piece, so
+// that they stay in L1: a piece of the weight comes from memory for the first, from L1 and L2 for
+// the others.
 void some_rows(const Quantized& w, i64 rows, i64 in, i64 features, const float* x,
                const Epilogue* epilogue, float* out) {
   const KernelTable& t = kernels();
   constexpr i64 line = 16;
   const i64 share = parts_of(rows, parts_of(rows, t.most_quant_dots));
+  const i64 depth = near_floats / share / longest_block * longest_block;
   const i64 grain = max_of(line, bytes_per_piece / max_of(1, w.row_bytes) / line * line);
   parallel_ranges(features, grain, [&](i64 begin, i64 end) {
-    for (i64 i = 0; i < rows; i += share)
-      t.quant_dots(w.kind, end - begin, in, w.at(begin, 0), w.row_bytes, min_of(share, rows - i),
-                   x + i * in, in, out + i * features + begin, features);
+    for (i64 d = 0; d < in; d += depth)
+      for (i64 i = 0; i < rows; i += share)
+        t.quant_dots(w.kind, end - begin, min_of(depth, in - d), w.at(begin, d), w.row_bytes,
+                     min_of(share, rows - i), x + i * in + d, in, out + i * features + begin,
+                     features, d > 0);
     finish(t, epilogue, 0, begin, rows, end - begin, out + begin, features);
   });
 }

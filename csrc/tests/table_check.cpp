@@ -235,12 +235,14 @@ void check_quant(const Stored& s, i64 n) {
   });
   for (i64 count = 1; count <= evergrad_kernels_scalar.most_quant_dots; ++count)
     compare(label("quant_dots", {{"kind", static_cast<i64>(s.kind)}, {"n", n}, {"rows", count}}),
-            sum_of(n), [=](const KernelTable& t, Random random) {
+            sum_of(2 * n), [=](const KernelTable& t, Random random) {
               const StoredRows w(s, features, n, random);
               const i64 x_row = n + 3, out_row = features + 2;
               Buffer x = random.uniform(count * x_row), out(count * out_row);
               t.quant_dots(s.kind, features, n, w.data(), w.row_bytes, count, x.data(), x_row,
-                           out.data(), out_row);
+                           out.data(), out_row, false);
+              t.quant_dots(s.kind, features, n, w.data(), w.row_bytes, count, x.data() + 1, x_row,
+                           out.data(), out_row, true);
               return outputs(out);
             });
 }

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import ops
+from ._lazy import lazily
 from ._version import __version__
 from .backends import (
     available_backends,
@@ -46,17 +46,8 @@ __all__ = [
     "use_backend",
 ]
 
-_LAZY = {"continual", "datasets", "io", "models", "nn", "optim", "tasks", "text", "train"}
-_LAZY_FUNCTIONS = {"from_pretrained": "models"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return importlib.import_module(f".{name}", __name__)
-    if name in _LAZY_FUNCTIONS:
-        return getattr(importlib.import_module(f".{_LAZY_FUNCTIONS[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | _LAZY | _LAZY_FUNCTIONS.keys())
+__getattr__, __dir__ = lazily(
+    __name__,
+    {"models": ("from_pretrained",)},
+    rooms=("continual", "datasets", "io", "models", "nn", "optim", "tasks", "text", "train"),
+)

@@ -65,6 +65,7 @@ class _Active:
     plain: Callable[..., bool]
     within: Callable[[Any, int], bool]
     rising: Callable[[Any, int | None], bool]
+    prefixed_strings: Callable[[Any, int, int], tuple[list[str], int]]
     decoder: Any  # the native backend's blocks in one call, or None
     resolved: dict[str, str]
 
@@ -93,6 +94,26 @@ def _never(*args: Any) -> bool:
     return False
 
 
+def _prefixed_strings(data: Any, start: int, count: int) -> tuple[list[str], int]:
+    """Strings that have their length in front, from a buffer, and where they end.
+
+    They are `count`, or as many as are whole and UTF-8: 8 bytes of length, little-endian, and so
+    many of text each.
+    """
+    found: list[str] = []
+    for _ in range(count):
+        first = start + 8
+        stop = first + int.from_bytes(data[start:first], "little")
+        if stop > len(data):
+            break
+        try:
+            found.append(str(data[first:stop], "utf-8"))
+        except UnicodeDecodeError:
+            break
+        start = stop
+    return found, start
+
+
 def _load(name: str) -> ModuleType:
     if name == "native":
         if _native is None:
@@ -113,6 +134,7 @@ def _activate(name: str) -> None:
     active.empty = _native.empty if name == "native" else _empty
     active.zero_ = _native.zero_ if name == "native" else _zero
     active.apart = _native.apart if name == "native" else _apart
+    active.prefixed_strings = _native.prefixed_strings if name == "native" else _prefixed_strings
     for check in ("plain", "within", "rising"):
         setattr(active, check, getattr(_native, check) if name == "native" else _never)
     active.decoder = _native.Decoder if name == "native" else None

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..backends import active
 from .errors import CorruptFileError
 from .stored import FORMATS, StoredTensor, map_file, map_of, row_bytes
 
@@ -229,9 +230,6 @@ def _tensors(
     }
 
 
-_LENGTH = struct.Struct("<Q")
-
-
 class _Cursor:
     """A place in the file; everything taken from there is checked to lie inside."""
 
@@ -278,29 +276,12 @@ class _Cursor:
         try:
             return data.decode()
         except UnicodeDecodeError as error:
-            raise self.not_utf8(what, error) from None
+            raise self.error(f"{what} is not UTF-8: {error.reason}") from None
 
     def strings(self, what: str) -> list[str]:
-        """An array of strings: `string` in one loop, since vocabularies are long."""
+        """An array of strings; vocabularies are long."""
         count = self.count(8, f"elements of {what}")
-        data, start, size = self.bytes, self.position, len(self.bytes)
-        found: list[str] = []
-        try:
-            for _ in range(count):
-                stop = start + 8 + _LENGTH.unpack_from(data, start)[0]
-                if stop > size:
-                    raise struct.error
-                found.append(data[start + 8 : stop].decode())
-                start = stop
-        except struct.error:
-            self.position = start
-            problem = f"truncated: element {len(found)} of {what} ends beyond the file"
-            raise self.error(problem) from None
-        except UnicodeDecodeError as error:
-            self.position = start
-            raise self.not_utf8(what, error) from None
-        self.position = start
+        found, self.position = active.prefixed_strings(self.bytes, self.position, count)
+        if len(found) < count:  # says what is wrong with the next one
+            self.string(f"element {len(found)} of {what}")
         return found
-
-    def not_utf8(self, what: str, error: UnicodeDecodeError) -> CorruptFileError:
-        return self.error(f"{what} is not UTF-8: {error.reason}")

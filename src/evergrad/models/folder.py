@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Mapping
@@ -10,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import io
-from .bert import Bert
-from .gpt2 import GPT2
-from .llama import Llama
-from .t5 import T5
 from .weights import Pretrained, fill, to_theirs
 
 __all__ = ["MODEL_TYPES", "build", "load", "save"]
 
-MODEL_TYPES: dict[Any, type[Any]] = {model.model_type: model for model in (GPT2, Llama, Bert, T5)}
+#: The "model_type" of config.json, which is the name of a family's file, and the class in there.
+MODEL_TYPES = {"bert": "Bert", "gpt2": "GPT2", "llama": "Llama", "t5": "T5"}
 
 
 def save(
@@ -194,7 +192,8 @@ def _check_fields(config: Any) -> None:
 
 def _kind(settings: Mapping[str, Any]) -> type[Any]:
     name = settings.get("model_type") if isinstance(settings, Mapping) else None
-    kind = MODEL_TYPES.get(name) if isinstance(name, str) else None
-    if kind is None:
+    if not isinstance(name, str) or name not in MODEL_TYPES:
         raise ValueError(f"model_type is {name!r:.100}, expected one of {sorted(MODEL_TYPES)}")
+    # No more than the one is loaded: a text should begin at once.
+    kind: type[Any] = getattr(importlib.import_module(f".{name}", __package__), MODEL_TYPES[name])
     return kind

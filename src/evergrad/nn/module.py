@@ -65,11 +65,11 @@ class Module:
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """Yield this module (under the name "") and all below it, each once."""
-        return _walk(self, Module, "", set())
+        return _walk(self, Module)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield dotted names and parameters in definition order; a shared one only once."""
-        return _walk(self, Parameter, "", set())
+        return _walk(self, Parameter)
 
     def parameters(self) -> Iterator[Parameter]:
         """Yield the parameters in definition order."""
@@ -213,7 +213,7 @@ class Module:
             stream.seed, stream.offset = state[name]
 
     def _streams(self) -> dict[str, RandomStream]:
-        return dict(_walk(self, RandomStream, "", set()))
+        return dict(_walk(self, RandomStream))
 
 
 #: Of each model that somebody evaluates: how many, and the mode that it goes back to.
@@ -256,17 +256,25 @@ def evaluating(model: Any) -> Iterator[None]:
                 model.train(mode)
 
 
-def _walk(value: Any, kind: type[T], name: str, seen: set[int]) -> Iterator[tuple[str, T]]:
+def _walk(value: Any, kind: type[T]) -> Iterator[tuple[str, T]]:
     """Yield the objects of class `kind` at and below `value`, depth first, with dotted names."""
-    if isinstance(value, kind) and id(value) not in seen:
-        seen.add(id(value))
-        yield name, value
-    members: Iterable[tuple[str, Any]]
-    if isinstance(value, Module):
-        members = list(vars(value).items())  # another thread may set one meanwhile
-    elif isinstance(value, (list, tuple)):
-        members = ((str(i), member) for i, member in enumerate(value))
-    else:
-        return
-    for key, member in members:
-        yield from _walk(member, kind, f"{name}.{key}" if name else key, seen)
+    seen: set[int] = set()
+    waiting = [("", value)]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, kind) and id(value) not in seen:
+            seen.add(id(value))
+            yield name, value
+        members: Iterable[tuple[Any, Any]]
+        if isinstance(value, Module):
+            members = list(vars(value).items())  # another thread may set one meanwhile
+        elif isinstance(value, (list, tuple)):
+            members = enumerate(value)
+        else:
+            continue
+        below = [
+            (f"{name}.{key}" if name else str(key), member)
+            for key, member in members
+            if isinstance(member, (kind, Module, list, tuple))
+        ]
+        waiting += reversed(below)

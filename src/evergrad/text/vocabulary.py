@@ -254,12 +254,13 @@ def _ids(tokens: Sequence[str]) -> dict[str, int]:
     return ids
 
 
-def _pairs(merges: Sequence[Any]) -> list[tuple[str, ...]]:
-    pairs = [tuple(merge.split(" ", 1)) for merge in map(str, merges)]
-    for pair in pairs:
-        if len(pair) != 2 or not all(pair):
-            merge = " ".join(pair)
+def _pairs(merges: Sequence[Any]) -> list[tuple[str, str]]:
+    pairs = []
+    for merge in map(str, merges):
+        left, _, right = merge.partition(" ")
+        if not (left and right):
             raise ValueError(f"tokenizer.ggml.merges: expected two tokens, got {merge!r}")
+        pairs.append((left, right))
     return pairs
 
 
