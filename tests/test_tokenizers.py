@@ -10,6 +10,7 @@ import random
 import re
 import string
 import sys
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -21,7 +22,7 @@ pytest.importorskip("tokenizers")
 import tokenizers
 
 from evergrad.io import CorruptFileError
-from evergrad.text import Tokenizer
+from evergrad.text import Tokenizer, vocabulary
 
 SPECIAL = "a <|im_start|>user\nHi<|im_end|> [SEP] <|endoftext|>!"
 
@@ -590,7 +591,9 @@ def test_word_piece_of_a_gguf(minilm):
         ({"pre": "falcon"}, "'falcon', supported are default, gpt-2"),
         ({"tokens": None}, "tokens is missing"),
         ({"merges": None}, "merges is missing"),
-        ({"merges": ["ab"]}, "two tokens, got 'ab'"),
+        ({"merges": ["ab"]}, "two tokens that make a third, got 'ab'"),
+        ({"merges": ["a b", "a c"]}, "got 'a c'"),
+        ({"merges": ["b a"]}, "got 'b a'"),
         ({"tokens": ["a", "a"]}, "twice"),
         ({"token_type": [1]}, "1 entries for 3 tokens"),
         ({"model": "llama"}, "scores is missing"),
@@ -602,6 +605,77 @@ def test_unsupported_vocabularies_are_refused(changed, message):
     told = {f"tokenizer.ggml.{name}": value for name, value in {**good, **changed}.items()}
     with pytest.raises(ValueError, match=message):
         Tokenizer.from_gguf(told)
+
+
+def gguf_of(tokens, merges, pre, control):
+    metadata = {
+        "model": "gpt2",
+        "pre": pre,
+        "tokens": [*tokens, *control],
+        "token_type": [1] * len(tokens) + [3] * (len(control) - 1) + [4],
+        "merges": merges,
+        "bos_token_id": len(tokens),
+        "add_bos_token": True,
+    }
+    return {f"tokenizer.ggml.{name}": value for name, value in metadata.items()}
+
+
+@pytest.mark.parametrize("pre", ["gpt-2", "smollm", "llama-bpe", "qwen2", "default"])
+def test_a_piece_of_a_vocabulary_encodes_as_the_whole_does(pre):
+    """The tokens that occur in a text are all that it needs, whatever cuts and merges it."""
+    learned = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    told = json.loads(learned.to_str())["model"]
+    tokens = sorted(told["vocab"], key=told["vocab"].get)
+    control = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "[SEP]"]
+    merges = [" ".join(pair) for pair in told["merges"]]
+    pairs = vocabulary.from_gguf(tokenizers, gguf_of(tokens, merges, pre, control))[0]
+    whole, skipped = pairs.whole(), 0
+    draw = random.Random(1)
+    for line in [*LINES, SPECIAL]:
+        text = line + "".join(draw.choice([" ", "  ", "", *control]) for _ in range(6)) + line
+        piece = pairs.of(text)
+        if piece is None:
+            assert pre == "qwen2" and not unicodedata.is_normalized("NFC", text)
+            skipped += 1
+            continue
+        for special in (False, True):
+            piece.encode_special_tokens = whole.encode_special_tokens = special
+            ids = whole.encode(text).ids
+            assert piece.encode(text).ids == ids
+            assert piece.encode(text, add_special_tokens=False).ids == ids[1:]
+        some = draw.choices(range(len(tokens) + len(control)), k=9)
+        assert pairs.decode(some) == whole.decode(some, skip_special_tokens=False)
+    assert skipped < len(LINES) / 2
+
+
+def test_a_vocabulary_becomes_whole_after_a_few_texts(smollm, smollm_metadata, tmp_path):
+    fresh = Tokenizer.from_gguf(smollm_metadata)
+    for line in LINES[:12]:
+        assert fresh.encode(line).tolist() == smollm.encode(line).tolist()
+        assert fresh.decode(fresh.encode(line)) == smollm.decode(smollm.encode(line))
+    assert type(fresh._inner) is tokenizers.Tokenizer and fresh._rest is None
+    for use in (
+        lambda each: each.save(tmp_path / "tokenizer.json"),
+        lambda each: each.encode_many(LINES),
+    ):
+        fresh = Tokenizer.from_gguf(smollm_metadata)
+        assert fresh.encode(SPECIAL, parse_special=True, max_tokens=5).size == 5
+        assert fresh._rest is not None
+        use(fresh)
+        assert fresh._rest is None
+    assert Tokenizer.load(tmp_path / "tokenizer.json").vocab_size == smollm.vocab_size
+    fresh, found = Tokenizer.from_gguf(smollm_metadata), [None] * 8
+
+    def work(at):
+        found[at] = lists(fresh.encode_many(LINES[: 40 * at + 1]))
+
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    expected = lists(smollm.encode_many(LINES[:281]))
+    assert found == [expected[: 40 * at + 1] for at in range(8)]
 
 
 # Chats

@@ -14,10 +14,14 @@ import numpy as np
 
 from .. import io
 from . import vocabulary
+from .byte_pairs import BytePairs
 from .chat import Message, render
 
 END_OF_TEXT = "<|endoftext|>"
 _BYTES = 256
+#: What is encoded by a piece of a vocabulary: so many times texts of so many characters. Beyond it,
+#: making the whole takes less.
+_PIECES, _SHORT = 4, 2000
 # Special tokens that end a text or a turn, by the names that model families give them.
 _ENDS = (
     END_OF_TEXT,
@@ -70,7 +74,12 @@ class Tokenizer:
         add_bos: bool | None = None,
         chat_template: str | None = None,
     ) -> None:
-        self._inner = inner
+        # Of byte pairs no more is made than the texts need that come, until they need much.
+        self._rest = inner if isinstance(inner, BytePairs) else None
+        self._pieces = 0
+        if self._rest is not None:
+            inner = self._rest.of("")
+        self._made = inner
         self._size: int | None = None  # looked for once
         self._lock = threading.Lock()  # the package keeps what a call asks for as a setting
         inner.encode_special_tokens = True  # as ordinary text; the file does not store this
@@ -295,7 +304,7 @@ class Tokenizer:
         >>> tokenizer.encode("abb"), tokenizer.eos
         (array([4, 3]), 1)
         """
-        inner, special, add_bos = vocabulary.from_gguf(_tokenizers(), metadata)
+        inner, special, add_bos = vocabulary.from_gguf(_tokenizers(), metadata, _ENDS)
         template = metadata.get("tokenizer.chat_template")
         made = cls(inner, special, add_bos=add_bos, chat_template=template)
         made._size = len(metadata["tokenizer.ggml.tokens"])
@@ -448,27 +457,49 @@ class Tokenizer:
                     f"Tokenizer: text {position} holds a lone surrogate at character"
                     f" {error.start}; text.clean removes those"
                 ) from error
-        around = self._inner.num_special_tokens_to_add(False) if add_special_tokens else 0
+        inner = self._for(texts)
+        around = inner.num_special_tokens_to_add(False) if add_special_tokens else 0
         if max_tokens is not None and max_tokens <= around:
             raise ValueError(
                 f"Tokenizer: max_tokens must be at least {around + 1}"
                 f" ({around} special tokens and one of the text), got {max_tokens}"
             )
-        with self._settings(parse_special, max_tokens):
-            found = self._inner.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+        with self._settings(inner, parse_special, max_tokens):
+            found = inner.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
         return [np.array(encoding.ids, dtype=np.int64) for encoding in found]
 
     @contextmanager
-    def _settings(self, parse_special: bool, max_tokens: int | None) -> Iterator[None]:
+    def _settings(self, inner: Any, parse_special: bool, max_tokens: int | None) -> Iterator[None]:
         with self._lock:
             try:
-                self._inner.encode_special_tokens = not parse_special
+                inner.encode_special_tokens = not parse_special
                 if max_tokens is not None:
-                    self._inner.enable_truncation(max_tokens)
+                    inner.enable_truncation(max_tokens)
                 yield
             finally:
-                self._inner.encode_special_tokens = True
-                self._inner.no_truncation()
+                inner.encode_special_tokens = True
+                inner.no_truncation()
+
+    def _for(self, texts: Sequence[str]) -> Any:
+        """What encodes these texts as the whole tokenizer does."""
+        rest = self._rest
+        if rest is not None and self._pieces < _PIECES and sum(map(len, texts)) <= _SHORT:
+            self._pieces += 1
+            inner = rest.of("\n".join(texts))
+            if inner is not None:
+                return inner
+        return self._inner
+
+    @property
+    def _inner(self) -> Any:
+        """The package's tokenizer, as a whole."""
+        if self._rest is not None:
+            with self._lock:
+                if self._rest is not None:
+                    whole = self._rest.whole()
+                    whole.encode_special_tokens = True  # as in __init__
+                    self._made, self._rest = whole, None
+        return self._made
 
     def prompt(self, text: str) -> np.ndarray:
         """Ids of a text that a model is to continue: never empty.
@@ -573,6 +604,9 @@ class Tokenizer:
                 f"Tokenizer.decode: ids must lie in [0, {self.vocab_size}),"
                 f" got {array.min()} to {array.max()}"
             )
+        rest = self._rest
+        if rest is not None:
+            return rest.decode(array.tolist())
         return str(self._inner.decode(array.tolist(), skip_special_tokens=False))
 
 

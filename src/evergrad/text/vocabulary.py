@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+from .byte_pairs import BytePairs, Pairs
 
 __all__ = ["MODELS", "PRE_TOKENIZERS", "from_gguf"]
 
@@ -35,13 +37,16 @@ PRE_TOKENIZERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def from_gguf(package: ModuleType, metadata: Mapping[str, Any]) -> tuple[Any, dict[str, str], bool]:
+def from_gguf(
+    package: ModuleType, metadata: Mapping[str, Any], known: Collection[str] = ()
+) -> tuple[Any, dict[str, str], bool]:
     """Make a tokenizer of the `tokenizers` package from the metadata of a GGUF file.
 
     Returns
     -------
-    inner : tokenizers.Tokenizer
-        The tokenizer.
+    inner : tokenizers.Tokenizer or BytePairs
+        The tokenizer; or what makes it, as far as it is needed. Special tokens, those that a user
+        defined, and those of `known` that there are, are then always part of it.
     special : dict of str to str
         ``"bos_token"``, ``"eos_token"`` ...: the tokens with a role.
     add_bos : bool
@@ -62,8 +67,9 @@ def from_gguf(package: ModuleType, metadata: Mapping[str, Any]) -> tuple[Any, di
         )
     tokens = list(map(str, tokens))
     types = _get(metadata, "token_type")
-    types = types.tolist() if isinstance(types, np.ndarray) else types
-    types = [1] * len(tokens) if types is None else list(map(int, types))
+    if types is None:
+        types = [1] * len(tokens)
+    types = types.tolist() if isinstance(types, np.ndarray) else list(map(int, types))
     if len(types) != len(tokens):
         raise ValueError(
             f"tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens"
@@ -74,21 +80,35 @@ def from_gguf(package: ModuleType, metadata: Mapping[str, Any]) -> tuple[Any, di
             token_id = _get(metadata, f"{key}_token_id")
             if token_id is not None and 0 <= int(token_id) < len(tokens):
                 special.setdefault(name, tokens[int(token_id)])
-    inner = MODELS[kind](package, metadata, tokens, types, special)
-    added = [
-        package.AddedToken(token, special=which == _CONTROL, normalized=False)
+    added = {
+        token: which == _CONTROL
         for token, which in zip(tokens, types, strict=True)
         if which in (_CONTROL, _USER_DEFINED)
-    ]
-    inner.add_tokens(added)
-    inner.add_special_tokens(
-        [package.AddedToken(token, special=True, normalized=False) for token in special.values()]
-    )
+    }
     add_bos = bool(_get(metadata, "add_bos_token", kind == "llama" or _pre(metadata) in _BEGIN))
-    if kind != "bert":
-        first = special.get("bos_token") if add_bos else None
-        last = special.get("eos_token") if _get(metadata, "add_eos_token", False) else None
-        add_around(package, inner, first, last)
+
+    def complete(inner: Any) -> Any:
+        inner.add_tokens(
+            [package.AddedToken(token, special=s, normalized=False) for token, s in added.items()]
+        )
+        inner.add_special_tokens(
+            [
+                package.AddedToken(token, special=True, normalized=False)
+                for token in special.values()
+            ]
+        )
+        if kind != "bert":
+            first = special.get("bos_token") if add_bos else None
+            last = special.get("eos_token") if _get(metadata, "add_eos_token", False) else None
+            add_around(package, inner, first, last)
+        return inner
+
+    inner = MODELS[kind](package, metadata, tokens, types, special)
+    if isinstance(inner, BytePairs):
+        inner.complete = complete
+        inner.always = {*added, *special.values(), *inner.ids.keys() & set(known)}
+    else:
+        complete(inner)
     return inner, special, add_bos and "bos_token" in special
 
 
@@ -134,7 +154,7 @@ def _byte_level(
     types: Sequence[int],
     special: Mapping[str, str],
 ) -> Any:
-    """BPE over bytes (Radford et al. 2019)."""
+    """BPE over bytes."""
     pre, merges = _pre(metadata), _get(metadata, "merges")
     if pre not in PRE_TOKENIZERS:
         raise ValueError(
@@ -142,26 +162,29 @@ def _byte_level(
         )
     if merges is None:
         raise ValueError("tokenizer.ggml.merges is missing")
-    model = package.models.BPE(
-        vocab=_ids(tokens),
-        merges=_pairs(merges),
-        ignore_merges=PRE_TOKENIZERS[pre] is _LLAMA3,
-    )
-    inner = package.Tokenizer(model)
-    pre_tokenizers = package.pre_tokenizers
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            *(
-                pre_tokenizers.Split(package.Regex(pattern), behavior="isolated")
-                for pattern in PRE_TOKENIZERS[pre]
-            ),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    if pre == "qwen2":
-        inner.normalizer = package.normalizers.NFC()
-    inner.decoder = package.decoders.ByteLevel()
-    return inner
+    normal_form: Literal["NFC"] | None = "NFC" if pre == "qwen2" else None
+
+    def make(ids: dict[str, int], pairs: Pairs) -> Any:
+        model = package.models.BPE(
+            vocab=ids, merges=pairs, ignore_merges=PRE_TOKENIZERS[pre] is _LLAMA3
+        )
+        inner = package.Tokenizer(model)
+        pre_tokenizers = package.pre_tokenizers
+        inner.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                *(
+                    pre_tokenizers.Split(package.Regex(pattern), behavior="isolated")
+                    for pattern in PRE_TOKENIZERS[pre]
+                ),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        if normal_form:
+            inner.normalizer = package.normalizers.NFC()
+        inner.decoder = package.decoders.ByteLevel()
+        return inner
+
+    return BytePairs(package, _ids(tokens), list(map(str, merges)), make, normal_form)
 
 
 def _sentence_piece(
@@ -248,20 +271,10 @@ def _word_piece(
 
 
 def _ids(tokens: Sequence[str]) -> dict[str, int]:
-    ids = {token: position for position, token in enumerate(tokens)}
+    ids = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(ids) < len(tokens):
         raise ValueError("tokenizer.ggml.tokens holds a token twice")
     return ids
-
-
-def _pairs(merges: Sequence[Any]) -> list[tuple[str, str]]:
-    pairs = []
-    for merge in map(str, merges):
-        left, _, right = merge.partition(" ")
-        if not (left and right):
-            raise ValueError(f"tokenizer.ggml.merges: expected two tokens, got {merge!r}")
-        pairs.append((left, right))
-    return pairs
 
 
 Make = Callable[
