@@ -607,6 +607,33 @@ def test_what_can_be_had_again_is_not_kept(monkeypatch):
         np.testing.assert_array_equal(kept, had_again)
 
 
+@pytest.mark.parametrize("frozen", [(), ("up",), ("down",)])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "silu"])
+def test_gradients_of_large_arrays_take_the_place_of_what_was_saved(
+    monkeypatch, activation, frozen
+):
+    rng = np.random.default_rng(0)
+    x, dout = rng.standard_normal((2, 50, 8), np.float32)
+    mlp = nn.MLP(8, 32, activation=activation, rng=rng)
+    for name in frozen:
+        mlp.freeze(name)
+
+    def gradients():
+        learned = [parameter for parameter in mlp.parameters() if parameter.requires_grad]
+        for parameter in learned:
+            parameter.grad[...] = 0
+        out, backward = mlp(x, residual=x)
+        given = dout.copy()
+        dx = backward(given)
+        np.testing.assert_array_equal(given, dout)
+        return [out, dx, *(parameter.grad.copy() for parameter in learned)]
+
+    expected = gradients()
+    monkeypatch.setattr("evergrad.nn.linear.WORTH_KEEPING", 0)
+    for apart, in_place in zip(expected, gradients(), strict=True):
+        np.testing.assert_array_equal(apart, in_place)
+
+
 def test_again_goes_with_what_backward_keeps():
     _, backward = nn.LayerNorm(4)(np.ones((2, 4), np.float32))
     assert backward.again().shape == (2, 4)

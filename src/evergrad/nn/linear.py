@@ -18,17 +18,21 @@ from .random import RandomStream, initial_weight
 
 __all__ = ["Linear", "ResidualLinear"]
 
-# What the derivative of an activation is written in: its input, or its output.
-_NEEDS_PRE: dict[str, Callable[[Array], Array]] = {
-    "gelu": ops.gelu,
-    "gelu_tanh": partial(ops.gelu, approximate="tanh"),
-    "silu": ops.silu,
+# What the derivative of an activation is written in: its input (with it and its way back), or its
+# output.
+_NEEDS_PRE: dict[str, tuple[Callable[[Array], Array], Callable[..., Array]]] = {
+    "gelu": (ops.gelu, ops.gelu_backward),
+    "gelu_tanh": (
+        partial(ops.gelu, approximate="tanh"),
+        partial(ops.gelu_backward, approximate="tanh"),
+    ),
+    "silu": (ops.silu, ops.silu_backward),
 }
 _NEEDS_OUT = ("relu", "sigmoid", "tanh")
 
 
-#: Bytes of an input up to which it is kept rather than made again: in a step of 60 ms over arrays
-#: of up to 2 MB, making them again costs 3 %, and nobody misses the memory.
+#: Bytes of an array up to which memory is not saved on it. In a step of 60 ms over inputs of up to
+#: 2 MB, making them again costs 3 %, and nobody misses the memory.
 WORTH_KEEPING = 2**21
 
 
@@ -138,7 +142,7 @@ class Linear(Module):
                 x, weight.data, bias_data, activation=activation, residual=residual, return_pre=True
             )
             if residual is None:
-                out_again = partial(_NEEDS_PRE[activation], saved)
+                out_again = partial(_NEEDS_PRE[activation][0], saved)
         elif activation in _NEEDS_OUT and residual is not None:
             saved = ops.linear(x, weight.data, bias_data, activation=activation)
             out = np.add(saved, residual, out=empty(saved.shape, saved.dtype))
@@ -150,19 +154,26 @@ class Linear(Module):
         input_again = again if large and again is not None else partial(_kept, x)
 
         def backward(dout: Array) -> Array | None:
+            through, derivative = activation, saved
+            if activation in _NEEDS_PRE and saved.nbytes > WORTH_KEEPING:
+                # Nobody needs the activation's input any more: its gradient takes its place.
+                dout = _NEEDS_PRE[activation][1](dout, saved, dx=saved)
+                through = derivative = None
+            # An input that was made again is gone before dx, which is as wide, is there.
+            apart = input_again is again and need_dx and through is None and weight.requires_grad
             dx, _, _ = ops.linear_backward(
                 dout,
                 input_again(),
                 weight.data,
-                activation=activation,
-                saved=saved,
+                activation=through,
+                saved=derivative,
                 dweight=weight.grad,
                 dbias=None if bias is None else bias.grad,
-                need_dx=need_dx,
+                need_dx=need_dx and not apart,
                 need_dweight=weight.requires_grad,
                 need_dbias=bias is not None and bias.requires_grad,
             )
-            return dx
+            return ops.matmul(dout, weight.data) if apart else dx
 
         return out, once(backward, out_again)
 
