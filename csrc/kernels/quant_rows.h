@@ -12,49 +12,88 @@ namespace {
 
 constexpr int most_dots = 8;
 
-// out[i * out_row] (+)= w . row i of x, for Rows rows.
-template <QuantKind kind, int Rows>
-void dots_of_row(i64 n, const uint8_t* w, const float* x, i64 x_row, float* out, i64 out_row,
-                 bool add) {
+constexpr bool in_words(QuantKind kind) {
+  return kind == QuantKind::f16 || kind == QuantKind::bf16;
+}
+
+// With 32 registers two rows of the weight at a time: an x is loaded once for both. Not of kinds
+// whose blocks are of several groups, which would have to be walked side by side.
+template <QuantKind kind>
+constexpr int weights_together() {
+  constexpr bool many_registers = Vec::width == 16 || Vec::width == 4;
+  if constexpr (in_words(kind))
+    return many_registers ? 2 : 1;
+  else
+    return many_registers && Quant<kind>::group == Quant<kind>::numbers ? 2 : 1;
+}
+
+// out[i * out_row + r] (+)= row r of w . row i of x, for Rows rows of x and so many Weights.
+template <QuantKind kind, int Rows, int Weights>
+void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_row, float* out,
+                  i64 out_row, bool add) {
   // A chain of FMAs takes four steps for each: two chains where rows are few.
-  constexpr int chains = Rows <= 4 ? 2 : 1;
-  Vec acc[Rows][chains];
+  constexpr int chains = Rows * Weights <= 4 ? 2 : 1;
+  Vec acc[Rows][Weights][chains];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i)
-    for (int c = 0; c < chains; ++c) acc[i][c] = zero();
-  const auto use = [&](i64 at, int chain, Vec numbers) {
+    for (int r = 0; r < Weights; ++r)
+      for (int c = 0; c < chains; ++c) acc[i][r][c] = zero();
+  const auto use = [&](i64 at, int chain, const Vec(&numbers)[Weights]) {
 #pragma GCC unroll 8
-    for (int i = 0; i < Rows; ++i)
-      acc[i][chain % chains] = fma(numbers, load(x + i * x_row + at), acc[i][chain % chains]);
-  };
-  if constexpr (kind == QuantKind::f16 || kind == QuantKind::bf16) {
-    i64 j = 0;
-    for (; j + 2 * Vec::width <= n; j += 2 * Vec::width) {
-      use(j, 0, widened<kind>(w + 2 * j));
-      use(j + Vec::width, 1, widened<kind>(w + 2 * (j + Vec::width)));
+    for (int i = 0; i < Rows; ++i) {
+      const Vec xv = load(x + i * x_row + at);
+#pragma GCC unroll 2
+      for (int r = 0; r < Weights; ++r)
+        acc[i][r][chain % chains] = fma(numbers[r], xv, acc[i][r][chain % chains]);
     }
-    for (; j + Vec::width <= n; j += Vec::width) use(j, 0, widened<kind>(w + 2 * j));
+  };
+  if constexpr (in_words(kind)) {
+    const auto widen = [&](i64 at, int chain) {
+      Vec numbers[Weights];
+#pragma GCC unroll 2
+      for (int r = 0; r < Weights; ++r) numbers[r] = widened<kind>(w + r * row_bytes + 2 * at);
+      use(at, chain, numbers);
+    };
+    i64 j = 0;
+    for (; j + 2 * Vec::width <= n; j += 2 * Vec::width) widen(j, 0), widen(j + Vec::width, 1);
+    for (; j + Vec::width <= n; j += Vec::width) widen(j, 0);
     if (j < n) {
-      const Vec numbers = widened<kind>(w + 2 * j, n - j);
       const Mask rest = first(static_cast<int>(n - j));
-      for (int i = 0; i < Rows; ++i)
-        acc[i][0] = fma(numbers, load(x + i * x_row + j, rest), acc[i][0]);
+      for (int r = 0; r < Weights; ++r) {
+        const Vec numbers = widened<kind>(w + r * row_bytes + 2 * j, n - j);
+        for (int i = 0; i < Rows; ++i)
+          acc[i][r][0] = fma(numbers, load(x + i * x_row + j, rest), acc[i][r][0]);
+      }
     }
   } else {
     using Q = Quant<kind>;
+    const auto number = [](Pair scales, auto q, int i) {
+      const Vec scale = first_of(scales);
+      return Q::has_min ? fma(q(i), scale, second_of(scales)) : q(i) * scale;
+    };
     for (i64 j = 0; j < n; j += Q::numbers, w += Q::bytes)
       Q::groups(w, [&](int at, Pair scales, auto q) {
-        const Vec scale = first_of(scales), minimum = second_of(scales);
+        if constexpr (Weights == 1) {
 #pragma GCC unroll 32
-        for (int i = 0; i < Q::group; i += Vec::width)
-          use(j + at + i, i / Vec::width, Q::has_min ? fma(q(i), scale, minimum) : q(i) * scale);
+          for (int i = 0; i < Q::group; i += Vec::width)
+            use(j + at + i, i / Vec::width, {number(scales, q, i)});
+        } else {
+          Q::groups(w + row_bytes, [&](int, Pair below, auto below_q) {
+#pragma GCC unroll 32
+            for (int i = 0; i < Q::group; i += Vec::width)
+              use(j + at + i, i / Vec::width, {number(scales, q, i), number(below, below_q, i)});
+          });
+        }
       });
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < Rows; ++i) {
-    const float sum = reduce_add(chains == 2 ? acc[i][0] + acc[i][1] : acc[i][0]);
-    out[i * out_row] = add ? out[i * out_row] + sum : sum;
-  }
+  for (int i = 0; i < Rows; ++i)
+    for (int r = 0; r < Weights; ++r) {
+      const float sum =
+          reduce_add(chains == 2 ? acc[i][r][0] + acc[i][r][chains - 1] : acc[i][r][0]);
+      float* to = out + i * out_row + r;
+      *to = add ? *to + sum : sum;
+    }
 }
 
 template <QuantKind kind, int Rows = most_dots>
@@ -65,8 +104,13 @@ void dots_of_kind(i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows
       return dots_of_kind<kind, Rows - 1>(features, n, w, row_bytes, rows, x, x_row, out, out_row,
                                           add);
   }
-  for (i64 r = 0; r < features; ++r)
-    dots_of_row<kind, Rows>(n, w + r * row_bytes, x, x_row, out + r, out_row, add);
+  constexpr int together = weights_together<kind>();
+  i64 r = 0;
+  for (; r + together <= features; r += together)
+    dots_of_rows<kind, Rows, together>(n, w + r * row_bytes, row_bytes, x, x_row, out + r, out_row,
+                                       add);
+  for (; r < features; ++r)
+    dots_of_rows<kind, Rows, 1>(n, w + r * row_bytes, row_bytes, x, x_row, out + r, out_row, add);
 }
 
 void quant_dots(QuantKind kind, i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows,

@@ -218,7 +218,7 @@ struct StoredRows {
 
 void check_quant(const Stored& s, i64 n) {
   const auto arguments = {std::pair<const char*, i64>{"kind", static_cast<i64>(s.kind)}, {"n", n}};
-  const i64 features = 6;
+  const i64 features = 7;  // more than are taken together, and one
   compare(label("unpack", arguments), exact, [=](const KernelTable& t, Random random) {
     const StoredRows w(s, 1, n, random);
     Buffer out(n);
