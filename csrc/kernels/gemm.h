@@ -314,13 +314,18 @@ void dot_tile(i64 k, const float* x, i64 x_row, const float* y, i64 y_row, float
     step(d, [=](const float* p) { return load(p, rest); });
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < Long; ++i)
+  for (int j = 0; j < Short; ++j) {
+    float sums[Long];
+    if constexpr (Long == 4)
+      reduce_add4({acc[0][j], acc[1][j], acc[2][j], acc[3][j]}, sums);
+    else
+      for (int i = 0; i < Long; ++i) sums[i] = reduce_add(acc[i][j]);
 #pragma GCC unroll 8
-    for (int j = 0; j < Short; ++j) {
+    for (int i = 0; i < Long; ++i) {
       float* p = c + i * c_long + j * c_short;
-      const float sum = reduce_add(acc[i][j]);
-      *p = accumulate ? *p + sum : sum;
+      *p = accumulate ? *p + sums[i] : sums[i];
     }
+  }
 }
 
 constexpr int dot_long = 4;
@@ -378,8 +383,7 @@ void sweep_rows(i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, const floa
     };
     i64 j = 0;
     for (; j + Vec::width <= n; j += Vec::width)
-      column(
-          j, [](const float* p) { return load(p); }, [](float* p, Vec v) { store(p, v); });
+      column(j, [](const float* p) { return load(p); }, [](float* p, Vec v) { store(p, v); });
     if (j < n) {
       const Mask rest = first(static_cast<int>(n - j));
       column(

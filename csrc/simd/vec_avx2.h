@@ -79,10 +79,21 @@ EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, a.v,
 
 EVG_INLINE Vec swap_pairs(Vec a) { return {_mm256_permute_ps(a.v, 0xB1)}; }
 
+// In each half (0 + 2) + (1 + 3), and then the halves.
 EVG_INLINE float reduce_add(Vec a) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  __m256 s = _mm256_add_ps(a.v, _mm256_permute_ps(a.v, 0x4E));
+  s = _mm256_add_ps(s, _mm256_permute_ps(s, 0xB1));
+  return _mm_cvtss_f32(_mm_add_ss(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+}
+EVG_INLINE void reduce_add4(const Vec (&a)[4], float* sums) {
+  const __m256 s01 =
+      _mm256_add_ps(_mm256_unpacklo_ps(a[0].v, a[1].v), _mm256_unpackhi_ps(a[0].v, a[1].v));
+  const __m256 s23 =
+      _mm256_add_ps(_mm256_unpacklo_ps(a[2].v, a[3].v), _mm256_unpackhi_ps(a[2].v, a[3].v));
+  const __m256d l = _mm256_castps_pd(s01), h = _mm256_castps_pd(s23);
+  const __m256 all = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(l, h)),
+                                   _mm256_castpd_ps(_mm256_unpackhi_pd(l, h)));
+  _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
 EVG_INLINE float reduce_max(Vec a) {
   __m128 s = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));

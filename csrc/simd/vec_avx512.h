@@ -70,11 +70,26 @@ EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.v, 
 
 EVG_INLINE Vec swap_pairs(Vec a) { return {_mm512_permute_ps(a.v, 0xB1)}; }
 
+// The sum of its quarters.
+EVG_INLINE __m128 add_quarters(__m512 a) {
+  const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+}
+// In each quarter (0 + 2) + (1 + 3), and the quarters likewise.
 EVG_INLINE float reduce_add(Vec a) {
-  const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  __m512 s = _mm512_add_ps(a.v, _mm512_permute_ps(a.v, 0x4E));
+  s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xB1));
+  return _mm_cvtss_f32(add_quarters(s));
+}
+EVG_INLINE void reduce_add4(const Vec (&a)[4], float* sums) {
+  const __m512 s01 =
+      _mm512_add_ps(_mm512_unpacklo_ps(a[0].v, a[1].v), _mm512_unpackhi_ps(a[0].v, a[1].v));
+  const __m512 s23 =
+      _mm512_add_ps(_mm512_unpacklo_ps(a[2].v, a[3].v), _mm512_unpackhi_ps(a[2].v, a[3].v));
+  const __m512d l = _mm512_castps_pd(s01), h = _mm512_castps_pd(s23);
+  const __m512 all = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(l, h)),
+                                   _mm512_castpd_ps(_mm512_unpackhi_pd(l, h)));
+  _mm_storeu_ps(sums, add_quarters(all));
 }
 EVG_INLINE float reduce_max(Vec a) {
   const __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));

@@ -79,6 +79,9 @@ EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {vbslq_f32(m.v, a.v, b.v)};
 EVG_INLINE Vec swap_pairs(Vec a) { return {vrev64q_f32(a.v)}; }
 
 EVG_INLINE float reduce_add(Vec a) { return vaddvq_f32(a.v); }  // (0+1) + (2+3)
+EVG_INLINE void reduce_add4(const Vec (&a)[4], float* sums) {
+  vst1q_f32(sums, vpaddq_f32(vpaddq_f32(a[0].v, a[1].v), vpaddq_f32(a[2].v, a[3].v)));
+}
 EVG_INLINE float reduce_max(Vec a) { return vmaxvq_f32(a.v); }
 
 // r[i] lane j <-> r[j] lane i.

@@ -11,7 +11,8 @@
 //   fence
 //                   has to be called before another thread reads.
 //   swap_pairs      lanes 0 1 2 3 ... become 1 0 3 2 ...; a single lane stays.
-//   reduce_add      a fixed tree, so the same bits every time.
+//   reduce_add      a fixed tree, so the same bits every time; reduce_add4 of four vectors at once,
+//                   the same bits for a third of the work.
 //   transpose       width vectors as a square: r[i] lane j and r[j] lane i change places.
 //   to_int          rounds to nearest even; beyond int32 and for NaN any value, but no trap.
 //   load_u8 ...     width bytes (or pairs of them, little-endian) at any address, as int32 lanes.
@@ -83,6 +84,9 @@ EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return m.v ? a : b; }
 EVG_INLINE Vec swap_pairs(Vec a) { return a; }
 
 EVG_INLINE float reduce_add(Vec a) { return a.v; }
+EVG_INLINE void reduce_add4(const Vec (&a)[4], float* sums) {
+  for (int i = 0; i < 4; ++i) sums[i] = a[i].v;
+}
 EVG_INLINE float reduce_max(Vec a) { return a.v; }
 
 EVG_INLINE void transpose(Vec (&)[1]) {}

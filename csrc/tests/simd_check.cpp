@@ -220,6 +220,18 @@ void check_memory() {
     check::expect(reduce_max(loaded - simd::set1(100.0f)) == static_cast<float>(n - 100),
                   "reduce_max < 0" + suffix);
   }
+  // Numbers whose sum depends on the order: four at once have to keep to that of one.
+  float rough[4][width], sums[4];
+  simd::Vec rows[4];
+  for (int i = 0; i < 4; ++i) {
+    for (int k = 0; k < width; ++k)
+      rough[i][k] = std::ldexp(1.0f + static_cast<float>(k + 3 * i) / 7.0f, 5 * (k * (i + 1) % 11));
+    rows[i] = simd::load(rough[i]);
+  }
+  reduce_add4(rows, sums);
+  for (int i = 0; i < 4; ++i)
+    check::expect(sums[i] == reduce_add(rows[i]), "reduce_add4 " + std::to_string(i));
+
   float out[width];
   store(out, swap_pairs(to_float(simd::iotai())));
   for (int k = 0; k < width; ++k)
