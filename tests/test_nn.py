@@ -555,6 +555,16 @@ def test_freezing_moves_parameters_out_of_the_flat_buffers():
         np.testing.assert_array_equal(array, before[name])
 
 
+def test_a_module_may_know_the_one_above_it():
+    net = nn.MLP(3, 5)
+    net.up.above, net.again = net, [net.down, net.down]
+    assert [name for name, _ in net.named_parameters()] == [
+        "up.weight", "up.bias", "down.weight", "down.bias",
+    ]  # fmt: skip
+    net.freeze()
+    assert not net.trainable
+
+
 def test_everything_may_be_frozen():
     net = nn.MLP(3, 5)
     net.freeze()
@@ -607,13 +617,14 @@ def test_what_can_be_had_again_is_not_kept(monkeypatch):
         np.testing.assert_array_equal(kept, had_again)
 
 
+@pytest.mark.parametrize("rows", [(), (50,), (2, 3)])
 @pytest.mark.parametrize("frozen", [(), ("up",), ("down",)])
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "silu"])
 def test_gradients_of_large_arrays_take_the_place_of_what_was_saved(
-    monkeypatch, activation, frozen
+    monkeypatch, activation, frozen, rows
 ):
     rng = np.random.default_rng(0)
-    x, dout = rng.standard_normal((2, 50, 8), np.float32)
+    x, dout = rng.standard_normal((2, *rows, 8), np.float32)
     mlp = nn.MLP(8, 32, activation=activation, rng=rng)
     for name in frozen:
         mlp.freeze(name)

@@ -427,6 +427,7 @@ def test_packages_offer_the_names_that_they_say_they_do():
 import sys, evergrad, evergrad.models
 from evergrad.models import Llama
 files = [f"evergrad.models.{name}" for name in ("t5", "bert", "explanation")]
+assert evergrad.models.prompting.__name__ == "evergrad.models.prompting"
 loaded = [name for name in files if name in sys.modules]
 assert not loaded, loaded
 assert evergrad.models.explain.__name__ == "explain"

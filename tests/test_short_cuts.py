@@ -128,7 +128,7 @@ def test_the_first_calls_may_come_from_several_threads():
     code = """
 import os, threading
 import numpy as np
-from evergrad import backends, ops
+from evergrad import ops
 x, weight, barrier = np.ones((4, 6), np.float32), np.ones((3, 6), np.float32), threading.Barrier(4)
 def work():
     barrier.wait()
@@ -168,5 +168,7 @@ def test_strings_are_read_up_to_the_first_that_is_broken(data, expected):
             given = bytes(skipped) + data
             assert read(given, skipped, 9) == (expected, end)
             assert read(memoryview(given), skipped, len(expected)) == (expected, end)
+    with pytest.raises(BufferError):
+        native.prefixed_strings(memoryview(prefixed(b"a"))[::-1], 0, 1)
     assert native.prefixed_strings(b"", 2**62, 1) == ([], 2**62)
     assert native.prefixed_strings(prefixed(b"a", b"b"), 0, 1) == (["a"], 9)

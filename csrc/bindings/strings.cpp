@@ -7,12 +7,24 @@
 namespace evergrad {
 namespace {
 
+// The memory of an object, in one piece.
+struct Bytes {
+  explicit Bytes(const py::object& data) {
+    if (PyObject_GetBuffer(data.ptr(), &buffer, PyBUF_SIMPLE)) throw py::error_already_set();
+  }
+  ~Bytes() { PyBuffer_Release(&buffer); }
+  Bytes(const Bytes&) = delete;
+  Bytes& operator=(const Bytes&) = delete;
+
+  Py_buffer buffer;
+};
+
 // The first strings of `data` from `start`, and where they end: `count`, or as many as are whole
 // and UTF-8. What is wrong with the next one, the caller says.
 py::tuple prefixed_strings(const py::object& data, std::size_t start, std::size_t count) {
-  const py::buffer_info info = py::buffer(data).request();
-  const auto size = static_cast<std::size_t>(info.size * info.itemsize);
-  const char* bytes = static_cast<const char*>(info.ptr);
+  const Bytes view(data);
+  const auto size = static_cast<std::size_t>(view.buffer.len);
+  const char* bytes = static_cast<const char*>(view.buffer.buf);
   py::list found;
   for (; count > 0; --count) {
     uint64_t length;

@@ -46,8 +46,9 @@ __all__ = [
     "use_backend",
 ]
 
-__getattr__, __dir__ = lazily(
-    __name__,
-    {"models": ("from_pretrained",)},
-    rooms=("continual", "datasets", "io", "models", "nn", "optim", "tasks", "text", "train"),
-)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {"models": ("from_pretrained",)},
+        rooms=("continual", "datasets", "io", "models", "nn", "optim", "tasks", "text", "train"),
+    )

@@ -18,8 +18,8 @@ def lazily(
     package : str
         Its ``__name__``.
     files : mapping of str to collection of str
-        For each file, or package in it, the names that the package offers of it. None of them is a
-        file's own name: that would stand for the file as soon as anybody has imported it.
+        For each file, or package in it, the names that the package offers of it, beside the file
+        itself. None of them is a file's own name, which stands for the file.
     rooms : collection of str
         Packages in it that are offered themselves.
 
@@ -32,7 +32,7 @@ def lazily(
     origin = {name: file for file, names in files.items() for name in names}
 
     def find(name: str) -> Any:
-        if name in rooms:
+        if name in rooms or name in files:
             return importlib.import_module(f".{name}", package)
         if name not in origin:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")

@@ -53,17 +53,18 @@ __all__ = [
     "to_theirs",
 ]
 
-__getattr__, __dir__ = lazily(__name__, {
-    "beam": ("beam_search",),
-    "bert": ("Bert", "BertConfig", "MaskedBatch"),
-    "cache": ("KVCache",),
-    "explanation": ("Explained", "explain"),
-    "folder": ("MODEL_TYPES", "build", "load", "save"),
-    "generation": ("Sampling", "generate", "stream"),
-    "gpt2": ("GPT2", "GPT2Config"),
-    "llama": ("Llama", "LlamaConfig"),
-    "pretrained": ("from_pretrained",),
-    "prompting": ("Conversation",),
-    "t5": ("T5", "Encoded", "Seq2SeqBatch", "T5Config"),
-    "weights": ("to_ours", "to_theirs"),
-})  # fmt: skip
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(__name__, {
+        "beam": ("beam_search",),
+        "bert": ("Bert", "BertConfig", "MaskedBatch"),
+        "cache": ("KVCache",),
+        "explanation": ("Explained", "explain"),
+        "folder": ("MODEL_TYPES", "build", "load", "save"),
+        "generation": ("Sampling", "generate", "stream"),
+        "gpt2": ("GPT2", "GPT2Config"),
+        "llama": ("Llama", "LlamaConfig"),
+        "pretrained": ("from_pretrained",),
+        "prompting": ("Conversation",),
+        "t5": ("T5", "Encoded", "Seq2SeqBatch", "T5Config"),
+        "weights": ("to_ours", "to_theirs"),
+    })  # fmt: skip

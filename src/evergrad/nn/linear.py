@@ -18,8 +18,8 @@ from .random import RandomStream, initial_weight
 
 __all__ = ["Linear", "ResidualLinear"]
 
-# What the derivative of an activation is written in: its input (with it and its way back), or its
-# output.
+# What the derivative of an activation is written in: its input, or its output. Of the former the
+# activation and its backward.
 _NEEDS_PRE: dict[str, tuple[Callable[[Array], Array], Callable[..., Array]]] = {
     "gelu": (ops.gelu, ops.gelu_backward),
     "gelu_tanh": (
@@ -161,6 +161,7 @@ class Linear(Module):
                 through = derivative = None
             # An input that was made again is gone before dx, which is as wide, is there.
             apart = input_again is again and need_dx and through is None and weight.requires_grad
+            apart = apart and dout.ndim > 1  # `matmul` takes no single vector
             dx, _, _ = ops.linear_backward(
                 dout,
                 input_again(),

@@ -78,16 +78,15 @@ class Module:
     @property
     def trainable(self) -> bool:
         """Whether any parameter of this module is to be learned."""
-        waiting: list[Any] = list(vars(self).values())
+        waiting, seen = [self], set()
         while waiting:  # `parameters()` without the names, which cost more than the answer
-            value = waiting.pop()
+            value: Any = waiting.pop()
             if isinstance(value, Parameter):
                 if value.requires_grad:
                     return True
-            elif isinstance(value, Module):
-                waiting.extend(list(vars(value).values()))
-            elif isinstance(value, (list, tuple)):
-                waiting.extend(value)
+            elif isinstance(value, (Module, list, tuple)) and id(value) not in seen:
+                seen.add(id(value))
+                waiting += list(vars(value).values()) if isinstance(value, Module) else value
         return False
 
     def train(self, mode: bool = True) -> None:
@@ -258,12 +257,14 @@ def evaluating(model: Any) -> Iterator[None]:
 
 def _walk(value: Any, kind: type[T]) -> Iterator[tuple[str, T]]:
     """Yield the objects of class `kind` at and below `value`, depth first, with dotted names."""
-    seen: set[int] = set()
+    seen: set[int] = set()  # what is below one of them has its name already
     waiting = [("", value)]
     while waiting:
         name, value = waiting.pop()
-        if isinstance(value, kind) and id(value) not in seen:
-            seen.add(id(value))
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, kind):
             yield name, value
         members: Iterable[tuple[Any, Any]]
         if isinstance(value, Module):

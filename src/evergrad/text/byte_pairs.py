@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Literal
 
@@ -54,12 +54,11 @@ class BytePairs:
         make: Callable[[dict[str, int], Pairs], Any],
         normal_form: Literal["NFC"] | None = None,
     ) -> None:
-        for merge in merges:
-            left, _, right = merge.partition(" ")
-            if left not in ids or right not in ids or left + right not in ids:
+        for left, right in _pairs(merges):
+            if not (left and right and left in ids and right in ids and left + right in ids):
+                merge = f"{left} {right}".strip()
                 raise ValueError(
-                    "tokenizer.ggml.merges: expected two tokens that make a third, got"
-                    f" {merge!r:.100}"
+                    f"merges: expected two tokens that make a third, got {merge!r:.100}"
                 )
         self.ids = ids
         self._merges, self._tokens = merges, list(ids)
@@ -72,13 +71,14 @@ class BytePairs:
 
     def whole(self) -> Any:
         """The tokenizer."""
-        return self.complete(self._make(self.ids, _split(self._merges)))
+        return self.complete(self._make(self.ids, list(_pairs(self._merges))))
 
     def of(self, text: str) -> Any:
         """A tokenizer that encodes `text`, and every part of it, as the whole one does.
 
-        A token that BPE comes upon on its way is one that occurs in the text. (Parts of a text in a
-        normal form are in it, too.) None where that is not known before the text is normalised.
+        A token that BPE comes upon on its way is one that occurs in the text, or in what is left of
+        it without bytes that have no token: they are dropped, and their neighbours meet. (Parts of
+        a text in a normal form are in it, too.) None where the text still has to be normalised.
         """
         if self._normal_form and not unicodedata.is_normalized(self._normal_form, text):
             return None
@@ -86,18 +86,23 @@ class BytePairs:
         merges: list[str] = []
         if text:
             found = "".join(piece for piece, _ in self._bytes.pre_tokenize_str(text))
+            kept = "".join(byte for byte in found if byte in self.ids)
+            if kept != found:
+                found += f" {kept}"  # no byte looks like a blank
             ids = {token: number for token, number in self.ids.items() if token in found}
             pairs = {
                 f"{token[:cut]} {token[cut:]}" for token in ids for cut in range(1, len(token))
             }
             merges = [merge for merge in self._merges if merge in pairs]
         ids.update((token, self.ids[token]) for token in self.always)
-        return self.complete(self._make(ids, _split(merges)))
+        return self.complete(self._make(ids, list(_pairs(merges))))
 
     def decode(self, ids: Iterable[int]) -> str:
         """What the whole tokenizer makes of ids."""
         return str(self._decoder.decode([self._tokens[each] for each in ids]))
 
 
-def _split(merges: Iterable[str]) -> Pairs:
-    return [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+def _pairs(merges: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for merge in merges:
+        left, _, right = merge.partition(" ")
+        yield left, right

@@ -483,7 +483,11 @@ class Tokenizer:
     def _for(self, texts: Sequence[str]) -> Any:
         """What encodes these texts as the whole tokenizer does."""
         rest = self._rest
-        if rest is not None and self._pieces < _PIECES and sum(map(len, texts)) <= _SHORT:
+        if (
+            rest is not None
+            and self._pieces < _PIECES
+            and sum(map(len, texts)) + len(texts) <= _SHORT
+        ):
             self._pieces += 1
             inner = rest.of("\n".join(texts))
             if inner is not None:
