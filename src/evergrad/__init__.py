@@ -47,8 +47,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
+    _ROOMS = ("continual", "datasets", "io", "nn", "optim", "tasks", "text", "train")
     __getattr__, __dir__ = lazily(
-        __name__,
-        {"models": ("from_pretrained",)},
-        rooms=("continual", "datasets", "io", "models", "nn", "optim", "tasks", "text", "train"),
+        __name__, {"models": ("from_pretrained",), **dict.fromkeys(_ROOMS, ())}
     )
