@@ -114,6 +114,18 @@ def _prefixed_strings(data: Any, start: int, count: int) -> tuple[list[str], int
     return found, start
 
 
+#: What the native module helps with beside the ops, and what other backends do instead.
+_HELPERS: dict[str, Callable[..., Any]] = {
+    "empty": _empty,
+    "zero_": _zero,
+    "apart": _apart,
+    "plain": _never,
+    "within": _never,
+    "rising": _never,
+    "prefixed_strings": _prefixed_strings,
+}
+
+
 def _load(name: str) -> ModuleType:
     if name == "native":
         if _native is None:
@@ -131,12 +143,8 @@ def _activate(name: str) -> None:
         setattr(active, op, getattr(backend if source == name else reference, op))
     active.name = name
     active.float64 = name == "reference"
-    active.empty = _native.empty if name == "native" else _empty
-    active.zero_ = _native.zero_ if name == "native" else _zero
-    active.apart = _native.apart if name == "native" else _apart
-    active.prefixed_strings = _native.prefixed_strings if name == "native" else _prefixed_strings
-    for check in ("plain", "within", "rising"):
-        setattr(active, check, getattr(_native, check) if name == "native" else _never)
+    for helper, otherwise in _HELPERS.items():
+        setattr(active, helper, getattr(_native, helper) if name == "native" else otherwise)
     active.decoder = _native.Decoder if name == "native" else None
     active.resolved = resolved
 

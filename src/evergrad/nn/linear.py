@@ -160,8 +160,13 @@ class Linear(Module):
                 dout = _NEEDS_PRE[activation][1](dout, saved, dx=saved)
                 through = derivative = None
             # An input that was made again is gone before dx, which is as wide, is there.
-            apart = input_again is again and need_dx and through is None and weight.requires_grad
-            apart = apart and dout.ndim > 1  # `matmul` takes no single vector
+            apart = (
+                input_again is again
+                and need_dx
+                and through is None
+                and weight.requires_grad
+                and dout.ndim > 1  # `matmul` takes no single vector
+            )
             dx, _, _ = ops.linear_backward(
                 dout,
                 input_again(),
