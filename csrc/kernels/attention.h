@@ -27,12 +27,14 @@ namespace {
 
 // Rows of a register tile. gemm.h's mr would waste an eighth of a head_dim of 64.
 constexpr int tile_rows = Vec::width == 16 ? 8 : Vec::width == 8 ? 6 : 4;
+// A head_dim is cut finer: 32 would be padded to 36.
+constexpr int row_unit = Vec::width == 8 ? 2 : tile_rows;
 constexpr i64 block_k = 128 / tile_rows * tile_rows;
 constexpr i64 panels_at_once = 8;                 // that share a copied block of keys
 constexpr i64 chunk_k = 512 / block_k * block_k;  // keys of the backward whose gradients stay in L2
 constexpr i64 few_rows = 8;  // up to here rows are handled one by one, and keys are read in place
 
-EVG_INLINE i64 padded_dim(i64 head_dim) { return round_up(head_dim, tile_rows); }
+EVG_INLINE i64 padded_dim(i64 head_dim) { return round_up(head_dim, row_unit); }
 EVG_INLINE i64 vector_dim(i64 head_dim) { return round_up(head_dim, Vec::width); }
 
 // ---- products ----------------------------------------------------------------------------------
@@ -48,44 +50,40 @@ EVG_INLINE void tile_product(i64 depth, const float* a, i64 a_stride, const floa
 #pragma GCC unroll 4
     for (int j = 0; j < Cols; ++j)
       acc[i][j] = accumulate ? load(c + i * c_stride + j * Vec::width) : zero();
-  for (i64 k = 0; k < depth; ++k) {
-    Vec bv[Cols];
+  constexpr int steps = Vec::width == 8 ? 4 : 1;  // see depth_steps
+  const i64 a_row = across ? 1 : a_stride, a_step = across ? a_stride : 1;
+  for (; depth >= steps; depth -= steps)
 #pragma GCC unroll 4
-    for (int j = 0; j < Cols; ++j) bv[j] = load(b + j * Vec::width);
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; ++i) {
-      const Vec av = set1(a[across ? i : i * a_stride]);
-#pragma GCC unroll 4
-      for (int j = 0; j < Cols; ++j) acc[i][j] = fma(av, bv[j], acc[i][j]);
-    }
-    a += across ? a_stride : 1;
-    b += b_stride;
-  }
+    for (int t = 0; t < steps; ++t, a += a_step, b += b_stride) add_step(a, a_row, b, acc);
+  for (; depth > 0; --depth, a += a_step, b += b_stride) add_step(a, a_row, b, acc);
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < Cols; ++j) store(c + i * c_stride + j * Vec::width, acc[i][j]);
 }
 
-// C[m, vectors] (+)= A B; m is a multiple of tile_rows.
+// The rows of one or nv vectors, as many at a time as there are.
+template <int Cols, bool across, int Rows = tile_rows>
+EVG_INLINE void product_rows(i64 m, i64 depth, const float* a, i64 a_stride, const float* b,
+                             i64 b_stride, float* c, i64 c_stride, bool accumulate) {
+  for (; m >= Rows; m -= Rows, a += Rows * (across ? 1 : a_stride), c += Rows * c_stride)
+    tile_product<Rows, Cols, across>(depth, a, a_stride, b, b_stride, c, c_stride, accumulate);
+  if constexpr (Rows > row_unit)
+    product_rows<Cols, across, Rows - row_unit>(m, depth, a, a_stride, b, b_stride, c, c_stride,
+                                                accumulate);
+}
+
+// C[m, vectors] (+)= A B; m is a multiple of row_unit.
 template <bool across>
 void product(i64 m, i64 vectors, i64 depth, const float* a, i64 a_stride, const float* b,
              i64 b_stride, float* c, i64 c_stride, bool accumulate) {
-  for (i64 v = 0; v < vectors;) {
-    const float* bv = b + v * Vec::width;
-    const bool wide = vectors - v >= nv;
-    for (i64 i = 0; i < m; i += tile_rows) {
-      const float* ai = a + (across ? i : i * a_stride);
-      float* ci = c + i * c_stride + v * Vec::width;
-      if (wide)
-        tile_product<tile_rows, nv, across>(depth, ai, a_stride, bv, b_stride, ci, c_stride,
-                                            accumulate);
-      else
-        tile_product<tile_rows, 1, across>(depth, ai, a_stride, bv, b_stride, ci, c_stride,
-                                           accumulate);
-    }
-    v += wide ? nv : 1;
-  }
+  i64 v = 0;
+  for (; v + nv <= vectors; v += nv)
+    product_rows<nv, across>(m, depth, a, a_stride, b + v * Vec::width, b_stride,
+                             c + v * Vec::width, c_stride, accumulate);
+  for (; v < vectors; ++v)
+    product_rows<1, across>(m, depth, a, a_stride, b + v * Vec::width, b_stride, c + v * Vec::width,
+                            c_stride, accumulate);
 }
 
 // ---- who sees whom -----------------------------------------------------------------------------
