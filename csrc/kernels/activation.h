@@ -130,7 +130,6 @@ EVG_INLINE Vec derivative<Activation::silu>(Vec x) {
 template <class F>
 EVG_INLINE void map(i64 n, float* out, F f, bool past_caches = false) {
   i64 i = 0;
-  const Mask all = first(Vec::width);
   if (past_caches) {
     constexpr i64 bytes = Vec::width * i64{sizeof(float)};
     const i64 before =
@@ -140,27 +139,24 @@ EVG_INLINE void map(i64 n, float* out, F f, bool past_caches = false) {
       const Mask mask = first(static_cast<int>(i));
       store(out, f(0, mask), mask);
     }
-    for (; i + Vec::width <= n; i += Vec::width) stream(out + i, f(i, all));
+    for (; i + Vec::width <= n; i += Vec::width) stream(out + i, f(i, Whole{}));
   }
-  for (; i + Vec::width <= n; i += Vec::width) store(out + i, f(i, all));
-  if (i < n) {
-    const Mask mask = first(static_cast<int>(n - i));
-    store(out + i, f(i, mask), mask);
-  }
+  for_vectors(i, n, [=](i64 at, auto mask) { store(out + at, f(at, mask), mask); });
 }
 
 // A load of a pass over memory, and the line some way behind it. The hardware's own prefetching
 // starts from loads that miss, and with dozens of steps between two of them these come late.
 constexpr i64 floats_ahead = 1024;
-EVG_INLINE Vec load_passing(const float* p, Mask m) {
+template <class M>
+EVG_INLINE Vec load_passing(const float* p, M mask) {
   if (Vec::width >= 8) __builtin_prefetch(p + floats_ahead);
-  return load(p, m);
+  return load(p, mask);
 }
 
 void activation(Activation activation, i64 n, const float* x, float* out, bool past_caches) {
   with_activation(activation, [=](auto kind) {
     map(
-        n, out, [=](i64 i, Mask m) { return activate<kind.value>(load_passing(x + i, m)); },
+        n, out, [=](i64 i, auto m) { return activate<kind.value>(load_passing(x + i, m)); },
         past_caches);
   });
   if (past_caches) fence();
@@ -171,7 +167,7 @@ void activation_backward(Activation activation, i64 n, const float* dout, const 
   with_activation(activation, [=](auto kind) {
     map(
         n, dx,
-        [=](i64 i, Mask m) {
+        [=](i64 i, auto m) {
           return load_passing(dout + i, m) * derivative<kind.value>(load_passing(saved + i, m));
         },
         past_caches);

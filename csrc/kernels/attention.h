@@ -343,10 +343,10 @@ EVG_INLINE void copy_rows(i64 rows, i64 padded, i64 d, const float* x, i64 strid
                           float* out) {
   for (i64 i = 0; i < rows; ++i, out += width) {
     const float* from = x + i * stride;
-    map(d, out, [=](i64 c, Mask m) { return load(from + c, m); });
-    if (d < width) map(width - d, out + d, [](i64, Mask) { return zero(); });
+    map(d, out, [=](i64 c, auto m) { return load(from + c, m); });
+    if (d < width) map(width - d, out + d, [](i64, auto) { return zero(); });
   }
-  map((padded - rows) * width, out, [](i64, Mask) { return zero(); });
+  map((padded - rows) * width, out, [](i64, auto) { return zero(); });
 }
 
 // The rows of a panel out of [tokens, heads, head_dim], times a factor; zeros for lanes without.
@@ -357,10 +357,10 @@ EVG_INLINE void gather_rows(const AttentionHead& h, const Panel& p, const float*
   for_rows(h, p, [=](i64 lane, i64 g, i64 q) {
     const float* from = x + g * head + q * token;
     float* to = out + lane * width;
-    map(d, to, [=](i64 c, Mask m) { return load(from + c, m) * by; });
-    if (d < width) map(width - d, to + d, [](i64, Mask) { return zero(); });
+    map(d, to, [=](i64 c, auto m) { return load(from + c, m) * by; });
+    if (d < width) map(width - d, to + d, [](i64, auto) { return zero(); });
   });
-  map((nr - p.rows) * width, out + p.rows * width, [](i64, Mask) { return zero(); });
+  map((nr - p.rows) * width, out + p.rows * width, [](i64, auto) { return zero(); });
 }
 
 // [nr rows of vector_dim] -> [head_dim, nr]
@@ -504,7 +504,7 @@ EVG_INLINE void finish(const AttentionHead& h, const Panel& p, bool few, float* 
   const auto emit = [&](i64 lane, i64 g, i64 q, i64 c, i64 n, const float* x) {
     const Vec inverse = set1(l[lane]);
     map(n, h.out + g * h.out_head + q * h.out_token + c,
-        [=](i64 i, Mask k) { return load(x + i, k) * inverse; });
+        [=](i64 i, auto k) { return load(x + i, k) * inverse; });
   };
   for_rows(h, p, [&](i64 lane, i64 g, i64 q) {
     h.lse[g * h.lse_head + q] = lse[lane];
@@ -539,9 +539,9 @@ void attention(const AttentionHead* head, i64 panel_begin, i64 panel_end, i64 k_
       float *q = states + i * panel_size(d), *acc = q + nr * vector_dim(d), *m = acc + nr * dp;
       gather_rows(h, p, h.query, h.query_token, h.query_head, h.scale, few ? q : lines);
       if (!few) to_lanes(d, lines, q);
-      map(nr * dp, acc, [](i64, Mask) { return zero(); });
-      map(nr, m, [](i64, Mask) { return set1(-infinity); });
-      map(nr, m + nr, [](i64, Mask) { return zero(); });
+      map(nr * dp, acc, [](i64, auto) { return zero(); });
+      map(nr, m, [](i64, auto) { return set1(-infinity); });
+      map(nr, m + nr, [](i64, auto) { return zero(); });
       const Range seen = seen_by_panel(h, p, keys);
       all = {min_of(all.begin, seen.begin), max_of(all.end, seen.end)};
     }
@@ -574,7 +574,7 @@ void attention(const AttentionHead* head, i64 panel_begin, i64 panel_end, i64 k_
           for (i64 r = 0; r < p.rows; ++r) {
             float* o = acc + r * d;
             const Vec by = set1(shrink[r]);
-            map(d, o, [=](i64 c, Mask k) { return load(o + c, k) * by; });
+            map(d, o, [=](i64 c, auto k) { return load(o + c, k) * by; });
           }
           few_outputs(h, p.rows, keys, j0, part, s, acc);
           continue;
@@ -608,16 +608,16 @@ void attention_merge(i64 parts, i64 d, const float* outs, i64 out_part, const fl
   float top = -infinity;
   for (i64 s = 0; s < parts; ++s) top = lses[s * lse_part] > top ? lses[s * lse_part] : top;
   const Vec shift = set1(top == -infinity ? 0.0f : top);
-  map(d, out, [](i64, Mask) { return zero(); });
+  map(d, out, [](i64, auto) { return zero(); });
   Vec sum = zero();
   for (i64 s = 0; s < parts; ++s) {
     const Vec weight = exp(set1(lses[s * lse_part]) - shift);
     const float* x = outs + s * out_part;
     sum = sum + weight;
-    map(d, out, [=](i64 c, Mask m) { return fma(weight, load(x + c, m), load(out + c, m)); });
+    map(d, out, [=](i64 c, auto m) { return fma(weight, load(x + c, m), load(out + c, m)); });
   }
   const Vec inverse = select(eq(sum, zero()), zero(), set1(1.0f) / sum);
-  map(d, out, [=](i64 c, Mask m) { return load(out + c, m) * inverse; });
+  map(d, out, [=](i64 c, auto m) { return load(out + c, m) * inverse; });
   alignas(64) float total[Vec::width];
   store(total, select(eq(sum, zero()), set1(-infinity), shift + log(sum)));
   *lse = total[0];
@@ -696,14 +696,14 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
     const i64 size = min_of(chunk_k, k_end - c0), padded = round_up(size, tile_rows);
     copy_rows(size, padded, d, h.key + c0 * h.key_token, h.key_token, dp, key);
     copy_rows(size, padded, d, h.value + c0 * h.value_token, h.value_token, dp, value);
-    map(padded * dw, dk, [](i64, Mask) { return zero(); });
-    map(padded * dw, dv, [](i64, Mask) { return zero(); });
+    map(padded * dw, dk, [](i64, auto) { return zero(); });
+    map(padded * dw, dv, [](i64, auto) { return zero(); });
     for (i64 index = 0; index < panels; ++index) {
       const Panel p = panel_at(h, index);
       fetch_next<true>(h, p);
       const Range seen = seen_by_panel(h, p, {c0, c0 + size});
       if (is_empty(seen) && c0 > k_begin) continue;
-      map(nr * dp, dq, [](i64, Mask) { return zero(); });
+      map(nr * dp, dq, [](i64, auto) { return zero(); });
       if (!is_empty(seen)) {
         gather_rows(h, p, h.query, h.query_token, h.query_head, h.scale, q_rows);
         gather_rows(h, p, h.dout, h.dout_token, h.dout_head, 1.0f, dout_rows);
@@ -715,7 +715,7 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
           const float* y = h.out + g * h.out_head + q * h.out_token;
           const float* dy = dout_rows + lane * dw;
           shift[lane] = lse == -infinity ? 0.0f : lse;
-          delta[lane] = row_sum(d, [=](i64 c, Mask k) { return load(dy + c, k) * load(y + c, k); });
+          delta[lane] = row_sum(d, [=](i64 c, auto k) { return load(dy + c, k) * load(y + c, k); });
         });
       }
       const i64 start = max_of(0, seen.begin - c0) / block_k * block_k;
@@ -766,16 +766,16 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
       from_lanes(h, p, dq, lines, [&](i64, i64 g, i64 q, i64 c, i64 n, const float* x) {
         float* to = h.dquery + g * h.dquery_head + q * h.dquery_token + c;
         if (c0 == k_begin)
-          map(n, to, [=](i64 i, Mask m) { return load(x + i, m) * scale; });
+          map(n, to, [=](i64 i, auto m) { return load(x + i, m) * scale; });
         else
-          map(n, to, [=](i64 i, Mask m) { return fma(load(x + i, m), scale, load(to + i, m)); });
+          map(n, to, [=](i64 i, auto m) { return fma(load(x + i, m), scale, load(to + i, m)); });
       });
     }
     for (i64 j = 0; j < size; ++j) {
       const float *k_row = dk + j * dw, *v_row = dv + j * dw;
-      map(d, h.dkey + (c0 + j) * h.dkey_token, [=](i64 c, Mask m) { return load(k_row + c, m); });
+      map(d, h.dkey + (c0 + j) * h.dkey_token, [=](i64 c, auto m) { return load(k_row + c, m); });
       map(d, h.dvalue + (c0 + j) * h.dvalue_token,
-          [=](i64 c, Mask m) { return load(v_row + c, m); });
+          [=](i64 c, auto m) { return load(v_row + c, m); });
     }
   }
 }

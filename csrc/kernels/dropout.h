@@ -40,7 +40,7 @@ void dropout(i64 n, const float* x, uint64_t counter, uint64_t seed, uint32_t th
     const DropoutKey key = dropout_key(seed, counter >> 32);
     const VecI key_low = set1i(static_cast<int32_t>(key.low)),
                key_high = set1i(static_cast<int32_t>(key.high));
-    map(run, out, [=](i64 i, Mask m) {
+    map(run, out, [=](i64 i, auto m) {
       const VecI c = set1i(static_cast<int32_t>(low + static_cast<uint32_t>(i))) + iotai();
       return select(is_dropped(c, key_low, key_high, threshold), zero(),
                     load(x + i, m) * set1(scale));

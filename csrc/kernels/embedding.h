@@ -8,7 +8,7 @@ namespace {
 
 // out += x
 void add_rows(i64 n, const float* x, float* out) {
-  map(n, out, [=](i64 i, Mask m) { return load(out + i, m) + load(x + i, m); });
+  map(n, out, [=](i64 i, auto m) { return load(out + i, m) + load(x + i, m); });
 }
 
 // out[i] (+)= sum over tables t of weights[t][indices[t][i]], in the order of the tables
@@ -17,12 +17,12 @@ void gather_rows(i64 rows, i64 n, int tables, const i64* const* indices,
   for (i64 i = 0; i < rows; ++i, out += n) {
     const float* const first_row = weights[0] + indices[0][i] * n;
     if (accumulate)
-      map(n, out, [=](i64 j, Mask m) { return load(out + j, m) + load(first_row + j, m); });
+      map(n, out, [=](i64 j, auto m) { return load(out + j, m) + load(first_row + j, m); });
     else
-      map(n, out, [=](i64 j, Mask m) { return load(first_row + j, m); });
+      map(n, out, [=](i64 j, auto m) { return load(first_row + j, m); });
     for (int t = 1; t < tables; ++t) {
       const float* const row = weights[t] + indices[t][i] * n;
-      map(n, out, [=](i64 j, Mask m) { return load(out + j, m) + load(row + j, m); });
+      map(n, out, [=](i64 j, auto m) { return load(out + j, m) + load(row + j, m); });
     }
   }
 }
@@ -32,7 +32,7 @@ void scatter_rows(i64 rows, i64 n, const float* x, const i64* indices, i64 strid
   for (i64 i = 0; i < rows; ++i, x += stride) {
     float* const row = table + indices[i] * stride;
     const float* const from = x;
-    map(n, row, [=](i64 j, Mask m) { return load(row + j, m) + load(from + j, m); });
+    map(n, row, [=](i64 j, auto m) { return load(row + j, m) + load(from + j, m); });
   }
 }
 

@@ -10,7 +10,7 @@ template <Activation kind>
 void gated_rows(i64 rows, i64 n, const float* gate, i64 gate_stride, const float* up, i64 up_stride,
                 float* out) {
   for (i64 i = 0; i < rows; ++i, gate += gate_stride, up += up_stride, out += n)
-    map(n, out, [=](i64 j, Mask m) { return activate<kind>(load(gate + j, m)) * load(up + j, m); });
+    map(n, out, [=](i64 j, auto m) { return activate<kind>(load(gate + j, m)) * load(up + j, m); });
 }
 
 // dgate = dout * up * act'(gate), dup = dout * act(gate); either may be an input's own memory.
@@ -19,7 +19,7 @@ void gated_backward_rows(i64 rows, i64 n, const float* dout, const float* gate, 
                          const float* up, i64 up_stride, float* dgate, i64 dgate_stride, float* dup,
                          i64 dup_stride) {
   for (i64 i = 0; i < rows; ++i) {
-    map(n, dgate, [=](i64 j, Mask m) {
+    map(n, dgate, [=](i64 j, auto m) {
       const Vec d = load(dout + j, m), u = load(up + j, m);
       const Slope g = with_slope<kind>(load(gate + j, m));
       store(dup + j, d * g.value, m);

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "kernels/table.h"
+#include "simd/whole.h"
 
 namespace evergrad {
 namespace {
@@ -431,11 +432,10 @@ void gemm_sweep(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, con
 template <Activation kind>
 void epilogue_rows(i64 m, i64 n, float* c, i64 c_stride, const Epilogue& e) {
   for (i64 i = 0; i < m; ++i)
-    for (i64 j = 0; j < n; j += Vec::width) {
-      const Mask mask = first(static_cast<int>(min_of(Vec::width, n - j)));
+    for_vectors(0, n, [&](i64 j, auto mask) {
       float* p = c + i * c_stride + j;
       store(p, finished<kind>(load(p, mask), e, i, j, mask), mask);
-    }
+    });
 }
 
 void gemm_epilogue(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogue) {
@@ -445,21 +445,23 @@ void gemm_epilogue(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogu
 
 // Rows in order for every column: the sum does not depend on how columns are cut.
 void column_sum(i64 rows, i64 n, const float* x, i64 x_stride, float* out) {
-  for (i64 j = 0; j < n; j += 4 * Vec::width) {
-    Vec acc[4];
-    Mask mask[4];
-    for (int v = 0; v < 4; ++v) {
-      mask[v] = first(static_cast<int>(max_of(0, min_of(Vec::width, n - j - v * Vec::width))));
-      acc[v] = zero();
-    }
+  i64 j = 0;
+  for (; j + 4 * Vec::width <= n; j += 4 * Vec::width) {
+    Vec acc[4] = {zero(), zero(), zero(), zero()};
     for (i64 i = 0; i < rows; ++i)
-      for (int v = 0; v < 4; ++v)
-        acc[v] = acc[v] + load(x + i * x_stride + j + v * Vec::width, mask[v]);
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) acc[v] = acc[v] + load(x + i * x_stride + j + v * Vec::width);
+#pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
       float* p = out + j + v * Vec::width;
-      store(p, load(p, mask[v]) + acc[v], mask[v]);
+      store(p, load(p) + acc[v]);
     }
   }
+  for_vectors(j, n, [=](i64 at, auto mask) {
+    Vec acc = zero();
+    for (i64 i = 0; i < rows; ++i) acc = acc + load(x + i * x_stride + at, mask);
+    store(out + at, load(out + at, mask) + acc, mask);
+  });
 }
 
 }  // namespace

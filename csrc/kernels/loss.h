@@ -27,7 +27,7 @@ EVG_INLINE void scan_row(i64 n, const float* z, i64 label, bool totalled, RowOfL
       row.peak = peak;
     }
     row.sum += row_sum_exp(size, z + j, peak);
-    if (totalled) row.total += row_sum(size, [=](i64 i, Mask k) { return load(z + j + i, k); });
+    if (totalled) row.total += row_sum(size, [=](i64 i, auto k) { return load(z + j + i, k); });
   }
 }
 
@@ -74,7 +74,7 @@ void softcap(i64 rows, i64 n, float cap, float* logits, i64 stride) {
   const Vec c = set1(cap), inverse = set1(1.0f / cap);
   for (i64 i = 0; i < rows; ++i) {
     float* z = logits + i * stride;
-    map(n, z, [=](i64 j, Mask k) { return c * tanh(load(z + j, k) * inverse); });
+    map(n, z, [=](i64 j, auto k) { return c * tanh(load(z + j, k) * inverse); });
   }
 }
 
@@ -91,7 +91,7 @@ void cross_entropy_backward(i64 rows, i64 n, const float* drows, const float* lo
     const float* z = logits + i * stride;
     float* dz = dlogits + i * dstride;
     if (target[i] == p->ignore_index) {
-      map(n, dz, [](i64, Mask) { return zero(); });
+      map(n, dz, [](i64, auto) { return zero(); });
       continue;
     }
     const i64 label = target[i] - first_class;
@@ -100,9 +100,9 @@ void cross_entropy_backward(i64 rows, i64 n, const float* drows, const float* lo
     const Vec shift = set1(lse[i]), scale = set1(d);
     const auto slope = [=](Vec logit) { return scale * (exp(logit - shift) - uniform); };
     if (cap == 0.0f)
-      map(n, dz, [=](i64 j, Mask k) { return slope(load(z + j, k)); });
+      map(n, dz, [=](i64 j, auto k) { return slope(load(z + j, k)); });
     else
-      map(n, dz, [=](i64 j, Mask k) {
+      map(n, dz, [=](i64 j, auto k) {
         const Vec logit = load(z + j, k), t = logit * inverse;
         return slope(logit) * fnma(t, t, set1(1.0f));
       });
@@ -119,12 +119,12 @@ EVG_INLINE double total(i64 n, F f) {
   double sum = 0;
   for (i64 i = 0; i < n; i += stretch)
     sum += static_cast<double>(
-        row_sum(min_of(stretch, n - i), [=](i64 j, Mask m) { return f(i + j, m); }));
+        row_sum(min_of(stretch, n - i), [=](i64 j, auto m) { return f(i + j, m); }));
   return sum;
 }
 
 EVG_INLINE auto squared_error(const float* x, const float* target) {
-  return [=](i64 i, Mask m) {
+  return [=](i64 i, auto m) {
     const Vec d = load(x + i, m) - load(target + i, m);
     return d * d;
   };
@@ -138,13 +138,14 @@ double mse_sum(i64 n, const float* x, const float* target) {
 }
 
 // dout_stride: 1 for a cotangent per element, 0 for one number
-EVG_INLINE Vec cotangent(const float* dout, i64 stride, i64 i, Mask m) {
-  return stride ? load(dout + i, m) : set1(dout[0]);
+template <class M>
+EVG_INLINE Vec cotangent(const float* dout, i64 stride, i64 i, M mask) {
+  return stride ? load(dout + i, mask) : set1(dout[0]);
 }
 
 void mse_backward(i64 n, const float* dout, i64 dout_stride, const float* x, const float* target,
                   float* dx) {
-  map(n, dx, [=](i64 i, Mask m) {
+  map(n, dx, [=](i64 i, auto m) {
     const Vec d = load(x + i, m) - load(target + i, m);
     return (d + d) * cotangent(dout, dout_stride, i, m);
   });
@@ -152,7 +153,7 @@ void mse_backward(i64 n, const float* dout, i64 dout_stride, const float* x, con
 
 // max(x, 0) - x t + log(1 + exp(-|x|)): no overflow on either side
 EVG_INLINE auto binary_cross_entropy(const float* x, const float* target) {
-  return [=](i64 i, Mask m) {
+  return [=](i64 i, auto m) {
     const Vec z = load(x + i, m), t = load(target + i, m);
     const Vec positive = select(le(z, zero()), zero(), z);
     return fnma(z, t, positive) + log1p(exp(neg(abs(z))));
@@ -168,7 +169,7 @@ double bce_sum(i64 n, const float* x, const float* target) {
 
 void bce_backward(i64 n, const float* dout, i64 dout_stride, const float* x, const float* target,
                   float* dx) {
-  map(n, dx, [=](i64 i, Mask m) {
+  map(n, dx, [=](i64 i, auto m) {
     return (sigmoid(load(x + i, m)) - load(target + i, m)) * cotangent(dout, dout_stride, i, m);
   });
 }

@@ -19,24 +19,24 @@ EVG_INLINE void norm_rows(i64 rows, i64 n, const float* x, const float* residual
     const float* row = x + i * n;
     if (residual) {
       const float* skip = residual + i * n;
-      map(n, total + i * n, [=](i64 j, Mask k) { return load(row + j, k) + load(skip + j, k); });
+      map(n, total + i * n, [=](i64 j, auto k) { return load(row + j, k) + load(skip + j, k); });
       row = total + i * n;
     }
     float m = 0.0f;
     if (centred) {
-      m = row_sum(n, [=](i64 j, Mask k) { return load(row + j, k); }) * inv_n;
+      m = row_sum(n, [=](i64 j, auto k) { return load(row + j, k); }) * inv_n;
       mean[i] = m;
     }
-    const auto deviation = [=](i64 j, Mask k) {
+    const auto deviation = [=](i64 j, auto k) {
       return centred ? load(row + j, k) - set1(m) : load(row + j, k);
     };
-    const float squares = row_sum(n, [=](i64 j, Mask k) {
+    const float squares = row_sum(n, [=](i64 j, auto k) {
       const Vec d = deviation(j, k);
       return d * d;
     });
     const float r = 1.0f / __builtin_sqrtf(squares * inv_n + eps);
     rstd[i] = r;
-    map(n, out, [=](i64 j, Mask k) {
+    map(n, out, [=](i64 j, auto k) {
       Vec y = deviation(j, k) * set1(r);
       if (weight) y = y * load(weight + j, k);
       if (bias) y = y + load(bias + j, k);
@@ -66,18 +66,19 @@ template <bool centred, int rows>
 EVG_INLINE void norm_backward_rows(i64 n, const float* dout, const float* x, const float* mean,
                                    const float* rstd, const float* weight, const float* dresidual,
                                    float* dx, float* dweight, float* dbias) {
-  const auto normalized = [=](int i, i64 j, Mask k) {
+  const auto normalized = [=](int i, i64 j, auto k) {
     const Vec v = load(x + i * n + j, k);
     return (centred ? v - set1(mean[i]) : v) * set1(rstd[i]);
   };
   Vec sum_g[rows], sum_gx[rows];
   for (int i = 0; i < rows; ++i) sum_g[i] = sum_gx[i] = zero();
-  const auto gather = [&](i64 j, Mask k) {
+  const auto gather = [&](i64 j, auto k) {
     const Vec w = weight ? load(weight + j, k) : set1(1.0f);
     Vec dw = dweight ? load(dweight + j, k) : zero(), db = dbias ? load(dbias + j, k) : zero();
 #pragma GCC unroll 4
     for (int i = 0; i < rows; ++i) {
-      const Vec d = load_passing(dout + i * n + j, k), xhat = select(k, normalized(i, j, k), zero());
+      const Vec d = load_passing(dout + i * n + j, k),
+                xhat = select(k, normalized(i, j, k), zero());
       const Vec g = d * w;
       if (centred) sum_g[i] = sum_g[i] + g;
       sum_gx[i] = fma(g, xhat, sum_gx[i]);
@@ -87,16 +88,14 @@ EVG_INLINE void norm_backward_rows(i64 n, const float* dout, const float* x, con
     if (dweight) store(dweight + j, dw, k);
     if (dbias) store(dbias + j, db, k);
   };
-  i64 j = 0;
-  for (; j + Vec::width <= n; j += Vec::width) gather(j, first(Vec::width));
-  if (j < n) gather(j, first(static_cast<int>(n - j)));
+  for_vectors(0, n, gather);
   if (!dx) return;
 
   const float inv_n = 1.0f / static_cast<float>(n);
   for (int i = 0; i < rows; ++i) {
     const Vec mean_g = set1(centred ? reduce_add(sum_g[i]) * inv_n : 0.0f);
     const Vec mean_gx = set1(reduce_add(sum_gx[i]) * inv_n), r = set1(rstd[i]);
-    map(n, dx + i * n, [=](i64 c, Mask k) {
+    map(n, dx + i * n, [=](i64 c, auto k) {
       const Vec d = load(dout + i * n + c, k);
       Vec g = weight ? d * load(weight + c, k) : d;
       if (centred) g = g - mean_g;

@@ -20,7 +20,7 @@ void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg
   const Vec grad_scale = set1(p->grad_scale);
   const Vec keep = set1(p->decoupled ? 1.0f - p->lr * p->weight_decay : 1.0f);
   const float l2 = p->decoupled ? 0.0f : p->weight_decay;
-  map(n, param, [=](i64 i, Mask k) {
+  map(n, param, [=](i64 i, auto k) {
     const Vec w = load(param + i, k);
     const Vec g = decayed(load(grad + i, k) * grad_scale, w, l2);
     // As an interpolation, like the reference: an infinite average becomes NaN, not infinite again.
@@ -39,7 +39,7 @@ void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams*
   const float decay = p->weight_decay;
   const Vec momentum = set1(p->momentum), rest = set1(p->rest);
   const bool first_step = p->first, nesterov = p->nesterov;
-  map(n, param, [=](i64 i, Mask k) {
+  map(n, param, [=](i64 i, auto k) {
     const Vec w = load(param + i, k);
     const Vec g = decayed(load(grad + i, k) * grad_scale, w, decay);
     Vec d = g;
@@ -56,7 +56,7 @@ void rmsprop(i64 n, float* param, const float* grad, float* square_avg, const Rm
   const Vec lr = set1(p->lr), grad_scale = set1(p->grad_scale);
   const float decay = p->weight_decay;
   const Vec alpha = set1(p->alpha), rest = set1(p->rest), eps = set1(p->eps);
-  map(n, param, [=](i64 i, Mask k) {
+  map(n, param, [=](i64 i, auto k) {
     const Vec w = load(param + i, k);
     const Vec g = decayed(load(grad + i, k) * grad_scale, w, decay);
     const Vec v = fma(rest, g * g, alpha * load(square_avg + i, k));
@@ -66,7 +66,7 @@ void rmsprop(i64 n, float* param, const float* grad, float* square_avg, const Rm
 }
 
 void scale(i64 n, float factor, float* x) {
-  map(n, x, [=](i64 i, Mask k) { return load(x + i, k) * set1(factor); });
+  map(n, x, [=](i64 i, auto k) { return load(x + i, k) * set1(factor); });
 }
 
 // In float64, four chains: the norm of millions of gradients keeps its digits.

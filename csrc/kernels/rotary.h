@@ -10,14 +10,15 @@
 namespace evergrad {
 namespace {
 
-EVG_INLINE Vec signed_sin(const float* sin, Mask m, bool inverse) {
-  const Vec s = load(sin, m);
+template <class M>
+EVG_INLINE Vec signed_sin(const float* sin, M mask, bool inverse) {
+  const Vec s = load(sin, mask);
   return inverse ? neg(s) : s;
 }
 
 EVG_INLINE void rotate_halves(i64 half, const float* x, const float* cos, const float* sin,
                               bool inverse, float* out) {
-  map(half, out, [=](i64 j, Mask m) {
+  map(half, out, [=](i64 j, auto m) {
     const Vec a = load(x + j, m), b = load(x + half + j, m);
     const Vec c = load(cos + j, m), s = signed_sin(sin + j, m, inverse);
     store(out + half + j, fma(a, s, b * c), m);
@@ -38,7 +39,7 @@ EVG_INLINE void rotate_pairs(i64 n, const float* x, const float* cos2, const flo
       out[j + 1] = b * cos2[j + 1] + a * sin2[j + 1];
     }
   } else {
-    map(n, out, [=](i64 j, Mask m) {
+    map(n, out, [=](i64 j, auto m) {
       const Vec v = load(x + j, m);
       return fma(swap_pairs(v), load(sin2 + j, m), v * load(cos2 + j, m));
     });
@@ -68,7 +69,7 @@ void rotary(i64 heads, i64 head_dim, i64 dim, bool interleaved, const float* x, 
   for (i64 h = 0; h < heads; ++h) {
     const float* from = x + h * x_head;
     map(head_dim - dim, out + h * out_head + dim,
-        [=](i64 j, Mask m) { return load(from + dim + j, m); });
+        [=](i64 j, auto m) { return load(from + dim + j, m); });
   }
 }
 

@@ -12,11 +12,11 @@ float sample_weights(i64 n, const float* z, float inverse_temperature, float* w)
   const float peak = row_max(n, z);
   if (!(peak > -infinity)) return __builtin_nanf("");
   const Vec top = set1(peak), scale = set1(inverse_temperature);
-  map(n, w, [=](i64 j, Mask m) {
+  map(n, w, [=](i64 j, auto m) {
     const Vec logit = load(z + j, m);
     return select(eq(logit, top), set1(1.0f), exp((logit - top) * scale));
   });
-  const float sum = row_sum(n, [=](i64 j, Mask m) { return load(w + j, m); });
+  const float sum = row_sum(n, [=](i64 j, auto m) { return load(w + j, m); });
   return sum == sum ? peak : sum;
 }
 

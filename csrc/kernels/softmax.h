@@ -12,15 +12,12 @@ constexpr float infinity = __builtin_inff();
 template <class F>
 EVG_INLINE float row_sum(i64 n, F f) {
   Vec acc[4] = {zero(), zero(), zero(), zero()};
-  const Mask all = first(Vec::width);
   i64 j = 0;
   for (; j + 4 * Vec::width <= n; j += 4 * Vec::width)
 #pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) acc[v] = acc[v] + f(j + v * Vec::width, all);
-  for (; j < n; j += Vec::width) {
-    const Mask mask = first(static_cast<int>(min_of(Vec::width, n - j)));
-    acc[0] = acc[0] + select(mask, f(j, mask), zero());
-  }
+    for (int v = 0; v < 4; ++v) acc[v] = acc[v] + f(j + v * Vec::width, Whole{});
+  for_vectors(j, n,
+              [&](i64 at, auto mask) { acc[0] = acc[0] + select(mask, f(at, mask), zero()); });
   return reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3]));
 }
 
@@ -31,10 +28,8 @@ EVG_INLINE float row_max(i64 n, const float* x) {
   for (; j + 4 * Vec::width <= n; j += 4 * Vec::width)
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) m[v] = max(m[v], load(x + j + v * Vec::width));
-  for (; j < n; j += Vec::width) {
-    const Mask mask = first(static_cast<int>(min_of(Vec::width, n - j)));
-    m[0] = max(m[0], select(mask, load(x + j, mask), lowest));
-  }
+  for_vectors(
+      j, n, [&](i64 at, auto mask) { m[0] = max(m[0], select(mask, load(x + at, mask), lowest)); });
   return reduce_max(max(max(m[0], m[1]), max(m[2], m[3])));
 }
 
@@ -52,18 +47,17 @@ EVG_INLINE float row_exp(i64 n, const float* x, float max_value, float* out, i64
       store(out + j + v * Vec::width, e);
       acc[v] = acc[v] + e;
     }
-  for (; j < n; j += Vec::width) {
-    const Mask mask = first(static_cast<int>(min_of(Vec::width, n - j)));
-    const Vec e = select(mask, exp(load(x + j, mask) - shift), zero());
-    store(out + j, e, mask);
+  for_vectors(j, n, [&](i64 at, auto mask) {
+    const Vec e = select(mask, exp(load(x + at, mask) - shift), zero());
+    store(out + at, e, mask);
     acc[0] = acc[0] + e;
-  }
+  });
   return reduce_add((acc[0] + acc[1]) + (acc[2] + acc[3]));
 }
 
 EVG_INLINE float row_sum_exp(i64 n, const float* x, float max_value) {
   const Vec shift = set1(max_value == -infinity ? 0.0f : max_value);
-  return row_sum(n, [=](i64 j, Mask m) { return exp(load_passing(x + j, m) - shift); });
+  return row_sum(n, [=](i64 j, auto m) { return exp(load_passing(x + j, m) - shift); });
 }
 
 EVG_INLINE float log_scalar(float x) {
@@ -94,8 +88,7 @@ void softmax(i64 rows, i64 n, const float* x, float* out, bool past_caches) {
     for (i64 r = 0; r < count; ++r) {
       const float* row = exps + r * n;
       const Vec by = set1(scale[r]);
-      map(
-          n, out + r * n, [=](i64 j, Mask m) { return load(row + j, m) * by; }, past_caches);
+      map(n, out + r * n, [=](i64 j, auto m) { return load(row + j, m) * by; }, past_caches);
     }
   }
   if (past_caches) fence();
@@ -106,9 +99,9 @@ void softmax_backward(i64 rows, i64 n, const float* dout, const float* out, floa
                       bool past_caches) {
   for (i64 i = 0; i < rows; ++i, dout += n, out += n, dx += n) {
     const Vec dot =
-        set1(row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m) * load(out + j, m); }));
+        set1(row_sum(n, [=](i64 j, auto m) { return load(dout + j, m) * load(out + j, m); }));
     map(
-        n, dx, [=](i64 j, Mask m) { return load(out + j, m) * (load(dout + j, m) - dot); },
+        n, dx, [=](i64 j, auto m) { return load(out + j, m) * (load(dout + j, m) - dot); },
         past_caches);
   }
   if (past_caches) fence();
@@ -120,8 +113,7 @@ void log_softmax(i64 rows, i64 n, const float* x, float* out, bool past_caches) 
     const float m = row_max(n, x), sum = row_sum_exp(n, x, m);
     const Vec shift = set1(m == -infinity ? 0.0f : m);
     const Vec log_sum = set1(sum == 0.0f ? 0.0f : log_scalar(sum));
-    map(
-        n, out, [=](i64 j, Mask k) { return load(x + j, k) - shift - log_sum; }, past_caches);
+    map(n, out, [=](i64 j, auto k) { return load(x + j, k) - shift - log_sum; }, past_caches);
   }
   if (past_caches) fence();
 }
@@ -130,9 +122,9 @@ void log_softmax(i64 rows, i64 n, const float* x, float* out, bool past_caches) 
 void log_softmax_backward(i64 rows, i64 n, const float* dout, const float* out, float* dx,
                           bool past_caches) {
   for (i64 i = 0; i < rows; ++i, dout += n, out += n, dx += n) {
-    const Vec sum = set1(row_sum(n, [=](i64 j, Mask m) { return load(dout + j, m); }));
+    const Vec sum = set1(row_sum(n, [=](i64 j, auto m) { return load(dout + j, m); }));
     map(
-        n, dx, [=](i64 j, Mask m) { return fnma(exp(load(out + j, m)), sum, load(dout + j, m)); },
+        n, dx, [=](i64 j, auto m) { return fnma(exp(load(out + j, m)), sum, load(dout + j, m)); },
         past_caches);
   }
   if (past_caches) fence();

@@ -32,18 +32,10 @@ EVG_INLINE Mask first(int n) {
   const __m256i iota = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), iota))};
 }
-// Whether the compiler sees that every lane is on. GCC, unlike clang, keeps the mask even then.
-EVG_INLINE bool known_full(Mask m) {
-  typedef int32_t Lanes __attribute__((vector_size(32)));
-  const Lanes l = reinterpret_cast<Lanes>(m.v);
-  const int32_t all = l[0] & l[1] & l[2] & l[3] & l[4] & l[5] & l[6] & l[7];
-  return __builtin_constant_p(all) && all == -1;
-}
 EVG_INLINE Vec load(const float* p, Mask m) {
-  return {known_full(m) ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, _mm256_castps_si256(m.v))};
+  return {_mm256_maskload_ps(p, _mm256_castps_si256(m.v))};
 }
 EVG_INLINE void store(float* p, Vec a, Mask m) {
-  if (known_full(m)) return store(p, a);
   _mm256_maskstore_ps(p, _mm256_castps_si256(m.v), a.v);
 }
 

@@ -32,8 +32,7 @@ EVG_INLINE VecI iotai() { return {int32x4_t{0, 1, 2, 3}}; }
 
 EVG_INLINE Mask first(int n) { return {vcltq_s32(iotai().v, vdupq_n_s32(n))}; }
 
-// NEON has no masked access: lane by lane, so that memory of an off lane stays untouched. Compilers
-// see through a full mask, so only tails pay.
+// NEON has no masked access: lane by lane, so that memory of an off lane stays untouched.
 EVG_INLINE Vec load(const float* p, Mask m) {
   float32x4_t r = vdupq_n_f32(0.0f);
   if (vgetq_lane_u32(m.v, 0)) r = vld1q_lane_f32(p + 0, r, 0);
