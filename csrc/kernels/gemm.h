@@ -199,12 +199,12 @@ EVG_INLINE void pack_transposed(int at, int lanes, i64 depth, const float* s, i6
     transpose(r);
     float* to = packed + d * Panel + at;
     // A store of a whole vector spills into the next step of depth, which is written later; but
-    // the last one must keep to its own lanes.
-    const bool spill = Panel < Vec::width;
+    // the panel's last one must keep to its own lanes.
+    const int spill = Panel >= Vec::width ? 0 : d + Vec::width < depth ? steps : steps - 1;
 #pragma GCC unroll 16
     for (int t = 0; t < Vec::width; ++t) {
       if (t >= steps) break;
-      if (used == Vec::width || (spill && t + 1 < steps))
+      if (used == Vec::width || t < spill)
         store(to + t * Panel, r[t]);
       else
         store(to + t * Panel, r[t], first(used));
