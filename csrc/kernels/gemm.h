@@ -94,8 +94,8 @@ struct Finish : Store {
 // half of its front end: three instructions a cycle, 18 in the time of AVX2's 12 FMAs. With 8 loads
 // there is no room left for a counter, pointers and prefetches in every step.
 constexpr int depth_steps = Vec::width == 8 ? 8 : Vec::width == 16 ? 4 : 1;
-// A panel of B wider than L1 has to be fetched from L2 again for each tile.
-constexpr bool fetch_b = nr > 16;
+// On AVX2 B is not fetched either: it comes in order, and the hardware sees it coming.
+constexpr bool fetch_b = Vec::width != 8;
 
 // One step of depth. Row i of A's column is at a[i * a_row].
 template <int Rows, int Columns>
@@ -310,26 +310,20 @@ void dot_tile(i64 k, const float* x, i64 x_row, const float* y, i64 y_row, float
   for (int i = 0; i < Long; ++i)
 #pragma GCC unroll 8
     for (int j = 0; j < Short; ++j) acc[i][j] = zero();
-  const auto step = [&](i64 d, auto load_at) {
+  for_vectors(0, k, [&](i64 d, auto mask) {
     Vec xv[Long];
 #pragma GCC unroll 8
     for (int i = 0; i < Long; ++i) {
-      xv[i] = load_at(x + i * x_row + d);
+      xv[i] = load(x + i * x_row + d, mask);
       __builtin_prefetch(x + (i + Long) * x_row + d);  // short rows: the hardware starts too late
     }
 #pragma GCC unroll 8
     for (int j = 0; j < Short; ++j) {
-      const Vec yv = load_at(y + j * y_row + d);
+      const Vec yv = load(y + j * y_row + d, mask);
 #pragma GCC unroll 8
       for (int i = 0; i < Long; ++i) acc[i][j] = fma(xv[i], yv, acc[i][j]);
     }
-  };
-  i64 d = 0;
-  for (; d + Vec::width <= k; d += Vec::width) step(d, [](const float* p) { return load(p); });
-  if (d < k) {
-    const Mask rest = first(static_cast<int>(k - d));
-    step(d, [=](const float* p) { return load(p, rest); });
-  }
+  });
 #pragma GCC unroll 8
   for (int j = 0; j < Short; ++j) {
     float sums[Long];
@@ -386,27 +380,18 @@ void sweep_rows(i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, const floa
 #pragma GCC unroll 8
       for (int t = 0; t < steps; ++t) av[i][t] = set1(a[i * a_row + (d + t) * a_depth]);
     const float* from = b + d * b_row;
-    const auto column = [&](i64 j, auto load_at, auto store_at) {
+    for_vectors(0, n, [&](i64 j, auto mask) {
       Vec bv[steps];
 #pragma GCC unroll 8
-      for (int t = 0; t < steps; ++t) bv[t] = load_at(from + t * b_row + j);
+      for (int t = 0; t < steps; ++t) bv[t] = load(from + t * b_row + j, mask);
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
-        Vec sum = load_at(c + i * c_row + j);
+        Vec sum = load(c + i * c_row + j, mask);
 #pragma GCC unroll 8
         for (int t = 0; t < steps; ++t) sum = fma(av[i][t], bv[t], sum);
-        store_at(c + i * c_row + j, sum);
+        store(c + i * c_row + j, sum, mask);
       }
-    };
-    i64 j = 0;
-    for (; j + Vec::width <= n; j += Vec::width)
-      column(j, [](const float* p) { return load(p); }, [](float* p, Vec v) { store(p, v); });
-    if (j < n) {
-      const Mask rest = first(static_cast<int>(n - j));
-      column(
-          j, [=](const float* p) { return load(p, rest); },
-          [=](float* p, Vec v) { store(p, v, rest); });
-    }
+    });
   };
   for (; d + depth <= k; d += depth) pass(Constant<depth>{});
   for (; d < k; ++d) pass(Constant<1>{});
