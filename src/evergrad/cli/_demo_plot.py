@@ -46,6 +46,7 @@ def plot_stages(
     panels = figure.subplots(1, len(stages), sharey=True, width_ratios=widths)
     start = 0.0
     for index, (panel, (title, rows)) in enumerate(zip(panels, stages, strict=True)):
+        last = {name: [row[name] for row in rows if name in row][-1] for name in COLOURS}
         for name, colour in COLOURS.items():
             points = [(start + row["seconds"], row[name]) for row in rows if name in row]
             seconds, values = zip(*points, strict=True)
@@ -55,9 +56,10 @@ def plot_stages(
             panel.annotate(
                 f"{values[-1]:.2f}",
                 (seconds[-1], values[-1]),
-                xytext=(6, 3),
+                xytext=(6, 0),
                 textcoords="offset points",
-                va="center",
+                # Away from one another: curves that end side by side keep both numbers legible.
+                va="bottom" if name == max(COLOURS, key=last.__getitem__) else "top",
                 color=colour,
                 fontweight="bold",
                 annotation_clip=False,
