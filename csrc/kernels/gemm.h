@@ -212,18 +212,22 @@ EVG_INLINE void pack_transposed(int at, int lanes, i64 depth, const float* s, i6
   }
 }
 
-// Whole panels whose lanes are contiguous: each step of depth is read once, in order, for all of
-// them.
+// Whole panels whose lanes are contiguous. A few steps of depth at a time go into one panel after
+// the other: what is read is still in L1 then, and what is written is written line by line.
 template <int Panel>
 EVG_INLINE void pack_straight(i64 panels, i64 depth, const float* s, i64 depth_stride,
                               float* packed) {
-  for (i64 d = 0; d < depth; ++d)
+  constexpr i64 together = 8;
+  for (i64 d = 0; d < depth; d += together)
     for (i64 p = 0; p < panels; ++p) {
       const float* from = s + d * depth_stride + p * Panel;
-      __builtin_memcpy(packed + (p * depth + d) * Panel, from, Panel * sizeof(float));
-      // Short runs, far apart: the hardware starts too late.
-      for (int line = 0; line < Panel; line += 16)
-        __builtin_prefetch(from + 12 * depth_stride + line);
+      float* to = packed + (p * depth + d) * Panel;
+      for (i64 t = min_of(together, depth - d); t > 0; --t, from += depth_stride, to += Panel) {
+        __builtin_memcpy(to, from, Panel * sizeof(float));
+        // Short runs, far apart: the hardware starts too late.
+        for (int line = 0; line < Panel; line += 16)
+          __builtin_prefetch(from + 12 * depth_stride + line);
+      }
     }
 }
 
@@ -276,8 +280,8 @@ void gemm_tile(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i6
   const i64 steps = max_of(1, (m + mr - 1) / mr * ((n + nr - 1) / nr) * k);
   const i64 ahead_step = (next_floats * static_cast<i64>(sizeof(float)) + steps - 1) / steps;
   const auto tiles = [&](auto emit_at) {
-    for (i64 j = 0; j < n; j += nr)
-      for (i64 i = 0; i < m; i += mr, ahead += k * ahead_step) {
+    for (i64 i = 0; i < m; i += mr)
+      for (i64 j = 0; j < n; j += nr, ahead += k * ahead_step) {
         const i64 height = min_of(mr, m - i), width = min_of(nr, n - j);
         const Store to = {c + i * c_stride + j, c_stride, accumulate};
         if (height == mr && width == nr) {

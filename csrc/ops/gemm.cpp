@@ -2,8 +2,8 @@
 //
 // The side of C with fewer lanes (rows of A or columns of B) is the shared side: packed whole for a
 // group of depth blocks, and read from L3. The other side is cut into pieces, one task each: a task
-// packs its piece for a block of depth into its own L2 and runs over all shared panels, block after
-// block. Workers either pack the shared side together, which takes a parallel loop of its own, or
+// packs its piece for a block of depth into its own L2 and runs over all shared panels, a few at a
+// time, block after block. Workers either pack the shared side together, which takes a parallel loop of its own, or
 // each for itself.
 //
 // Every element of C is a sum over depth blocks of FMA chains. Only the cut of depth shows in its
@@ -192,6 +192,11 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   parts = min_of(own.panels(), parts_of(halves * parts, threads) * parts_of(threads, halves));
   const i64 piece = parts_of(own.panels(), parts) * own.panel * block;
 
+  // Of the shared side, lanes that fill a quarter pass by at a time: so many tiles of a row of C lie
+  // beside one another, and its pages and lines are met again soon.
+  const i64 passing =
+      max_of(1, piece_floats / 2 / max_of(1, block * shared.panel)) * shared.panel;
+
   const i64 workers = min_of(threads, halves * parts);
   const Buffer scratch(workers * piece + (alone ? workers : halves) * group + (halves - 1) * m * n +
                        1);
@@ -242,13 +247,12 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
                 return;
               }
               const float* const mine = own_packed ? packed_cols(b, o0) : packed_own;
-              // Panel by panel of the shared side: it comes from L3 once, the
-              // piece from L2 each time.
-              for (i64 s = s0; s < s1; s += shared.panel) {
+              // The shared side comes from L3 once, the piece from L2 each time.
+              for (i64 s = s0; s < s1; s += passing) {
                 const float* panel =
                     shared_packed ? packed_cols(b, s) : packed + offset(s, g, depth);
                 const i64 i = rows_shared ? s : o0, j = rows_shared ? o0 : s;
-                const i64 end = min_of(s + shared.panel, s1);
+                const i64 end = min_of(s + passing, s1);
                 const i64 height = (rows_shared ? end : o1) - i;
                 const i64 length = (rows_shared ? o1 : end) - j;
                 float* out = half == 0 ? c + i * c_row + j : second + i * n + j;
@@ -257,7 +261,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
                 t.gemm_tile(height, length, depth, rows_shared ? panel : mine,
                             rows_shared ? mine : panel, out, half == 0 ? c_row : n,
                             (half == 0 && accumulate) || g > 0, last ? &here : nullptr,
-                            panel + shared.panel * depth, end < s1 ? shared.panel * depth : 0);
+                            panel + passing * depth, min_of(passing, s1 - end) * depth);
               }
             }
           },
