@@ -9,7 +9,7 @@
 using namespace evergrad;
 
 int evergrad_zero(int64_t n, float* x) noexcept {
-  parallel_moves(n, [&](i64 begin, i64 end) {
+  parallel_flat(n, [&](i64 begin, i64 end) {
     std::memset(x + begin, 0, static_cast<std::size_t>(end - begin) * sizeof(float));
   });
   return EVERGRAD_OK;

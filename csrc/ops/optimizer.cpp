@@ -33,7 +33,7 @@ int evergrad_adam_step(int64_t n, float* param, const float* grad, float* exp_av
   const KernelTable& t = kernels();
   const AdamParams p =
       adam_params(step, lr, beta1, beta2, eps, weight_decay, decoupled, grad_scale);
-  parallel_moves(n, [&](i64 begin, i64 end) {
+  parallel_flat(n, [&](i64 begin, i64 end) {
     t.adam(end - begin, param + begin, grad + begin, exp_avg + begin, exp_avg_sq + begin, &p);
   });
   return EVERGRAD_OK;
@@ -50,7 +50,7 @@ int evergrad_sgd_step(int64_t n, float* param, const float* grad, float* momentu
                     static_cast<float>(grad_scale),
                     nesterov != 0,
                     first != 0};
-  parallel_moves(n, [&](i64 begin, i64 end) {
+  parallel_flat(n, [&](i64 begin, i64 end) {
     t.sgd(end - begin, param + begin, grad + begin,
           momentum_buffer ? momentum_buffer + begin : nullptr, &p);
   });
@@ -67,7 +67,7 @@ int evergrad_rmsprop_step(int64_t n, float* param, const float* grad, float* squ
                         static_cast<float>(eps),
                         static_cast<float>(weight_decay),
                         static_cast<float>(grad_scale)};
-  parallel_moves(n, [&](i64 begin, i64 end) {
+  parallel_flat(n, [&](i64 begin, i64 end) {
     t.rmsprop(end - begin, param + begin, grad + begin, square_avg + begin, &p);
   });
   return EVERGRAD_OK;

@@ -74,12 +74,16 @@ void parallel_elements(i64 n, F&& f) noexcept {
   parallel_ranges(n, elements_in_task(n), f);
 }
 
-// The same where an element is a few loads and stores: up to some L2 of them, fetching lines that
-// another core holds takes longer than going on alone.
+// Where an element is a few loads and stores, up to some L2 of them: fetching lines that another
+// core holds takes longer than going on alone.
 constexpr i64 moves_alone = 1 << 18;
+
+// The same for a pass over a flat buffer, in which both halves keep to their cores from one pass to
+// the next.
+constexpr i64 flat_alone = 1 << 16;
 template <class F>
-void parallel_moves(i64 n, F&& f) noexcept {
-  if (n >= moves_alone)
+void parallel_flat(i64 n, F&& f) noexcept {
+  if (n >= flat_alone)
     parallel_elements(n, f);
   else if (n > 0)
     f(i64{0}, n);
