@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evergrad import nn, optim
-from op_support import SEED, each_backend, using
+from op_support import BACKENDS, SEED, each_backend, using
 
 STEPS = 20
 WEIGHT_DECAY = 0.1
@@ -101,6 +101,36 @@ def test_grad_scale_multiplies_the_gradient(rule):
         scaled.flat.grad[:] = gradient
         scaled_optimizer.step(grad_scale=0.25)
     np.testing.assert_array_equal(scaled.flat.data, plain.flat.data)
+
+
+@pytest.mark.parametrize("backend", [each for each in BACKENDS if each.startswith("native:")])
+@each_rule
+def test_averages_that_fade_end_at_zero(rule, backend):
+    """A subnormal number would stay for ever, at ten times the price of another."""
+    make, _, _ = RULES[rule]
+    layer = drawn_layer()
+    optimizer = make(layer.flat)
+    layer.flat.grad[:] = 0
+    optimizer.step()  # so that no buffer is new
+    for buffer in optimizer.buffers.values():
+        buffer[:] = 1e-40
+    with using(backend):
+        optimizer.step()
+    for buffer in optimizer.buffers.values():
+        size = np.abs(buffer)
+        assert not ((size > 0) & (size < np.finfo(np.float32).tiny)).any()
+    assert (np.full(64, 1e-40, np.float32) * np.float32(0.5)).all()  # elsewhere they still count
+
+
+@each_backend
+def test_squares_of_tiny_gradients_count_without_epsilon(backend):
+    layer = drawn_layer()
+    optimizer = optim.Adam(layer.flat, lr=0.25, eps=0.0)
+    before = layer.flat.data.copy()
+    layer.flat.grad[:] = 1e-20  # its square is subnormal
+    with using(backend):
+        optimizer.step()
+    np.testing.assert_allclose(layer.flat.data, before - 0.25, rtol=0.05, atol=0.01)
 
 
 @each_rule

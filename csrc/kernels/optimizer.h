@@ -1,7 +1,9 @@
-// Optimizer steps: one pass over memory each, every element on its own.
+// Optimizer steps: one pass over memory each, every element on its own. Averages of gradients that
+// no longer come fade to 0; but where nothing is added to the root, a square of 1e-40 still counts.
 #pragma once
 
 #include "kernels/activation.h"
+#include "simd/flush.h"
 
 namespace evergrad {
 namespace {
@@ -13,6 +15,7 @@ EVG_INLINE Vec decayed(Vec g, Vec w, float decay) {
 
 void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg_sq,
           const AdamParams* p) {
+  const FlushSubnormals flush(p->eps > 0.0f);
   const Vec beta2 = set1(p->beta2);
   const Vec rest1 = set1(p->rest1), rest2 = set1(p->rest2);
   const Vec step_size = set1(p->lr / p->correction1);
@@ -35,6 +38,7 @@ void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg
 }
 
 void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams* p) {
+  const FlushSubnormals flush;
   const Vec lr = set1(p->lr), grad_scale = set1(p->grad_scale);
   const float decay = p->weight_decay;
   const Vec momentum = set1(p->momentum), rest = set1(p->rest);
@@ -53,6 +57,7 @@ void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams*
 }
 
 void rmsprop(i64 n, float* param, const float* grad, float* square_avg, const RmspropParams* p) {
+  const FlushSubnormals flush(p->eps > 0.0f);
   const Vec lr = set1(p->lr), grad_scale = set1(p->grad_scale);
   const float decay = p->weight_decay;
   const Vec alpha = set1(p->alpha), rest = set1(p->rest), eps = set1(p->eps);

@@ -60,7 +60,7 @@ EVG_INLINE Vec exp_rest(Vec r, float u = 1.0f) {
 // above `huge`: there the result is no normal number.
 EVG_INLINE Vec times_power(Vec y, ExpParts parts, Vec x, float tiny, float huge) {
   if constexpr (Vec::has_scalef) {
-    return scalef(y, parts.n);
+    return scalef(y, parts.n, not_(lt(x, set1(tiny))));
   } else {
     // n goes straight into the exponent of y: 2^n alone may overflow before the result.
     const Vec z = as_float(as_int(y) + shl<23>(parts.n_bits));
@@ -76,13 +76,13 @@ EVG_INLINE Vec exp_of(Vec x, ExpParts parts, float u = 1.0f) {
 }
 
 EVG_INLINE Vec exp(Vec x) {
-  // Infinities would cancel to NaN in r. At the bounds the result is 0 or inf already.
-  if constexpr (Vec::has_scalef) x = max(set1(-104.0f), min(set1(89.0f), x));
+  // Infinity would cancel to NaN in r. At the bound the result is inf already.
+  if constexpr (Vec::has_scalef) x = min(set1(89.0f), x);
   return exp_of(x, exp_parts(x));
 }
 
 // 2^x. Who has a factor to spare for 1 / ln 2 takes this one: x = n + r without an operation.
-EVG_INLINE Vec exp2_within(Vec x) {  // not for infinities
+EVG_INLINE Vec exp2_below(Vec x) {  // for x < inf
   const Vec shifted = x + set1(rounder), n = shifted - set1(rounder), r = x - n;
   const Vec y = poly(r, 1.0f, 6.9314718e-1f, 2.4022648e-1f, 5.5503324e-2f, 9.618437e-3f,
                      1.3398875e-3f, 1.5353362e-4f);
@@ -90,13 +90,8 @@ EVG_INLINE Vec exp2_within(Vec x) {  // not for infinities
 }
 
 EVG_INLINE Vec exp2(Vec x) {
-  if constexpr (Vec::has_scalef) x = max(set1(-150.0f), min(set1(129.0f), x));
-  return exp2_within(x);
-}
-
-EVG_INLINE Vec exp2_below(Vec x) {  // for x <= 0
-  if constexpr (Vec::has_scalef) x = max(set1(-150.0f), x);
-  return exp2_within(x);
+  if constexpr (Vec::has_scalef) x = min(set1(129.0f), x);
+  return exp2_below(x);
 }
 
 // log(u) + tail: u = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), log(u) = e ln 2 + log(1 + f).

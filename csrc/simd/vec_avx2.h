@@ -171,7 +171,9 @@ EVG_INLINE Vec low_nibbles(VecI a) {
 EVG_INLINE VecI as_int(Vec a) { return {_mm256_castps_si256(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {_mm256_castsi256_ps(a.v)}; }
 
-EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
+EVG_INLINE Vec scalef(Vec a, Vec n, Mask m) {
+  return select(m, as_float(as_int(a) + shl<23>(to_int(n))), zero());
+}
 
 // Several blocks of a row at once.
 #define EVG_SEVERAL_BLOCKS

@@ -49,7 +49,6 @@ EVG_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.
 
 EVG_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 EVG_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
-EVG_INLINE Vec scalef(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 EVG_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
 EVG_INLINE Vec abs(Vec a) { return {_mm512_andnot_ps(_mm512_set1_ps(-0.0f), a.v)}; }
 EVG_INLINE Vec neg(Vec a) { return {_mm512_xor_ps(_mm512_set1_ps(-0.0f), a.v)}; }
@@ -67,6 +66,7 @@ EVG_INLINE Mask is_nan(Vec a) { return {_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_
 EVG_INLINE Mask and_(Mask a, Mask b) { return {static_cast<__mmask16>(a.v & b.v)}; }
 EVG_INLINE Mask or_(Mask a, Mask b) { return {static_cast<__mmask16>(a.v | b.v)}; }
 EVG_INLINE Mask not_(Mask a) { return {static_cast<__mmask16>(~a.v)}; }
+EVG_INLINE Vec scalef(Vec a, Vec n, Mask m) { return {_mm512_maskz_scalef_ps(m.v, a.v, n.v)}; }
 EVG_INLINE Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
 
 EVG_INLINE Vec swap_pairs(Vec a) { return {_mm512_permute_ps(a.v, 0xB1)}; }

@@ -150,7 +150,9 @@ EVG_INLINE Vec low_nibbles(VecI a) {
 EVG_INLINE VecI as_int(Vec a) { return {vreinterpretq_s32_f32(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {vreinterpretq_f32_s32(a.v)}; }
 
-EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
+EVG_INLINE Vec scalef(Vec a, Vec n, Mask m) {
+  return select(m, as_float(as_int(a) + shl<23>(to_int(n))), zero());
+}
 
 // A block of a row; its pair is that of pair.h.
 template <int stride>

@@ -4,9 +4,9 @@
 //   min, max        a NaN in b comes through; a NaN in a need not (x86 returns b). Data goes to b.
 //   lt le gt ge eq  ordered: false when either side is NaN.
 //   load(p, m)      lanes that are off are 0; their memory is not touched, nor by store(p, a, m).
-//   scalef          a 2^n for whole n. With has_scalef beyond the range of float too, where it
-//   gives
-//                   inf, and 0 or a subnormal; without only where the result is a normal number.
+//   scalef          a 2^n for whole n where the result is a normal number, 0 in lanes that are off.
+//                   With has_scalef beyond the range of float too: inf; or a subnormal, for which
+//                   Intel's cores take a hundred cycles, so better have those lanes off.
 //   stream          a store past the caches, where there is one: p is aligned to a vector, and
 //   fence
 //                   has to be called before another thread reads.
@@ -163,7 +163,9 @@ EVG_INLINE Vec as_float(VecI a) {
   return r;
 }
 
-EVG_INLINE Vec scalef(Vec a, Vec n) { return as_float(as_int(a) + shl<23>(to_int(n))); }
+EVG_INLINE Vec scalef(Vec a, Vec n, Mask m) {
+  return select(m, as_float(as_int(a) + shl<23>(to_int(n))), zero());
+}
 
 // A block of a row; its pair is that of pair.h.
 template <int stride>

@@ -48,9 +48,10 @@ inline void stream_ps(float* p, simde__m512 a) {
 }
 
 // SIMDe multiplies by 2^n, which is infinite for 128 where the product is not.
-inline simde__m512 scalef_ps(simde__m512 a, simde__m512 n) {
+inline simde__m512 maskz_scalef_ps(simde__mmask16 k, simde__m512 a, simde__m512 n) {
   const simde__m512_private x = simde__m512_to_private(a), e = simde__m512_to_private(n);
   return lanes_ps([&](int i) {
+    if (!(k >> i & 1)) return 0.0f;
     if (__builtin_isnan(e.f32[i])) return e.f32[i];
     return __builtin_ldexpf(x.f32[i], static_cast<int>(__builtin_floorf(e.f32[i])));
   });
@@ -113,8 +114,8 @@ inline simde__m512i widened_epi32(Register a) {
 #define _mm512_stream_ps(p, a) emulated::stream_ps(p, a)
 #undef _mm512_permute_ps
 #define _mm512_permute_ps(a, choice) emulated::permute_ps(a, choice)
-#undef _mm512_scalef_ps
-#define _mm512_scalef_ps(a, n) emulated::scalef_ps(a, n)
+#undef _mm512_maskz_scalef_ps
+#define _mm512_maskz_scalef_ps(k, a, n) emulated::maskz_scalef_ps(k, a, n)
 #undef _mm512_shuffle_f32x4
 #define _mm512_shuffle_f32x4(a, b, choice) emulated::shuffle_f32x4(a, b, choice)
 #undef _mm512_srai_epi32
