@@ -111,13 +111,21 @@ EVG_INLINE void add_step(const float* a, i64 a_row, const float* b, Vec (&acc)[R
   }
 }
 
+// Floats from one step of depth to the next in a panel of B, as a constant.
+struct PanelStep {
+  EVG_INLINE constexpr operator i64() const { return nr; }
+};
+
 // One tile of Rows x (Columns vectors). A's element (i, d) is at a[d * mr + i] and B is a panel of
-// nr columns, whatever Rows and Columns are. Only m rows and n columns of the result are written,
-// which with `Ahead` are all: in a run of whole tiles there is time to fetch what comes next.
-// Not inline: what goes on around the loop would take registers away from it.
-template <int Rows, int Columns = nv, bool Ahead = false, class Emit = Store>
+// nr columns, whatever Rows and Columns are; or, with a step of its own, rows where they lie. Only
+// m rows and n columns of the result are written, which with `Ahead` are all: in a run of whole
+// tiles there is time to fetch what comes next. Not inline: what goes on around the loop would take
+// registers away from it.
+template <int Rows, int Columns = nv, bool Ahead = false, class Emit = Store,
+          class Step = PanelStep>
 __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const Emit& emit, int m,
-                                    int n, const char* ahead = nullptr, i64 ahead_step = 0) {
+                                    int n, const char* ahead = nullptr, i64 ahead_step = 0,
+                                    Step b_step = {}) {
   Vec acc[Rows][Columns];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
@@ -130,7 +138,7 @@ __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const
   }
   const float* const end = a + k * mr;
   const float* const last = end - k % depth_steps * mr;
-  for (; a != last; a += depth_steps * mr, b += depth_steps * nr) {
+  for (; a != last; a += depth_steps * mr, b += depth_steps * b_step) {
     if (Ahead) {
       __builtin_prefetch(ahead, 0, 2);
       ahead += depth_steps * ahead_step;
@@ -139,12 +147,12 @@ __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const
         __builtin_prefetch(a + 16 * mr + line);
 #pragma GCC unroll 16
       for (int line = 0; fetch_b && line < depth_steps * nr; line += 16)
-        __builtin_prefetch(b + 8 * nr + line);
+        __builtin_prefetch(b + 8 * b_step + line);
     }
 #pragma GCC unroll 8
-    for (int d = 0; d < depth_steps; ++d) add_step(a + d * mr, 1, b + d * nr, acc);
+    for (int d = 0; d < depth_steps; ++d) add_step(a + d * mr, 1, b + d * b_step, acc);
   }
-  for (; a != end; a += mr, b += nr) add_step(a, 1, b, acc);
+  for (; a != end; a += mr, b += b_step) add_step(a, 1, b, acc);
   if (Ahead || (n == Columns * Vec::width && m == Rows)) {
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
@@ -299,6 +307,24 @@ void gemm_tile(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i6
   with_activation(epilogue->activation, [&](auto kind) {
     tiles([=](Store to, i64 i, i64 j) { return Finish<kind.value>{to, epilogue->at(i, j)}; });
   });
+}
+
+// The tiles of one panel of A, of `Rows` rows or fewer, with B's rows where they lie.
+template <int Rows = mr>
+void unpacked_panel(i64 n, i64 k, const float* a, const float* b, i64 b_row, Store to, int m) {
+  if constexpr (Rows > 1) {
+    if (m < Rows) return unpacked_panel<Rows - 1>(n, k, a, b, b_row, to, m);
+  }
+  for (i64 j = 0; j < n; j += nr, b += nr, to.c += nr)
+    tile<Rows, nv, false, Store, i64>(k, a, b, to, Rows, nr, nullptr, 0, b_row);
+}
+
+// A in panels, B not: rows of n floats, a multiple of nr.
+void gemm_unpacked(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row, float* c,
+                   i64 c_stride, bool accumulate) {
+  for (i64 i = 0; i < m; i += mr)
+    unpacked_panel(n, k, a + i * k, b, b_row, {c + i * c_stride, c_stride, accumulate},
+                   static_cast<int>(min_of(mr, m - i)));
 }
 
 // Few rows (decoding): the product is bound by reading the other operand, so it is read where it

@@ -3,8 +3,8 @@
 // The side of C with fewer lanes (rows of A or columns of B) is the shared side: packed whole for a
 // group of depth blocks, and read from L3. The other side is cut into pieces, one task each: a task
 // packs its piece for a block of depth into its own L2 and runs over all shared panels, a few at a
-// time, block after block. Workers either pack the shared side together, which takes a parallel loop of its own, or
-// each for itself.
+// time, block after block. Workers either pack the shared side together, which takes a parallel
+// loop of its own, or each for itself.
 //
 // Every element of C is a sum over depth blocks of FMA chains. Only the cut of depth shows in its
 // bits, and that depends on k alone.
@@ -22,7 +22,8 @@
 namespace evergrad {
 namespace {
 
-constexpr i64 depth_block = 512;        // at most: panels of A and B stream through L1
+constexpr i64 depth_block = 512;  // at most: panels of A and B stream through L1
+i64 depth_of_blocks(i64 k) { return parts_of(k, max_of(1, parts_of(k, depth_block))); }
 constexpr i64 shared_floats = 1 << 20;  // the packed shared side: a few MB of L3
 constexpr i64 shared_lanes = 2048;
 constexpr i64 panels_per_task = 4;  // of packing the shared side
@@ -117,6 +118,48 @@ int sweeps(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float*
   return EVERGRAD_OK;
 }
 
+// Some rows: each panel of B would serve few tiles, so its rows are read where they lie.
+constexpr i64 some_rows = 128;
+
+// Rows a power of two apart share few sets of the cache: the panel has to stay in half of L2, and
+// rows that begin within a line cost two lines a vector.
+bool lies_well(const KernelTable& t, i64 n, i64 k, Matrix b) {
+  const i64 apart = b.row * static_cast<i64>(sizeof(float)), share = apart & -apart;
+  return b.col == 1 && n >= t.gemm_nr && share >= 64 &&
+         depth_of_blocks(k) * share <= l2_bytes() / 2;
+}
+
+// A is packed by each worker for its columns, and so are B's last, where they fill no panel.
+int unpacked(const KernelTable& t, i64 m, i64 n, i64 k, i64 threads, Matrix a, Matrix b, float* c,
+             i64 c_row, bool accumulate, const Epilogue* epilogue) {
+  const i64 block = depth_of_blocks(k);
+  const i64 panel = t.gemm_nr, panels = parts_of(n, panel), tasks = min_of(panels, threads);
+  const i64 a_floats = parts_of(m, t.gemm_mr) * t.gemm_mr * block,
+            floats = a_floats + panel * block;
+  const Buffer scratch(tasks * floats);
+  if (!scratch) return EVERGRAD_NO_MEMORY;
+  parallel_for(tasks, [&](i64 task) {
+    float *const packed_a = scratch.get() + task * floats, *const packed_b = packed_a + a_floats;
+    const i64 begin = task * panels / tasks * panel;
+    const i64 end = min_of((task + 1) * panels / tasks * panel, n);
+    const i64 whole = begin + (end - begin) / panel * panel;
+    for (i64 d = 0; d < k; d += block) {
+      const i64 depth = min_of(block, k - d);
+      const bool add = accumulate || d > 0;
+      const float* rows = b.data + d * b.row;
+      t.gemm_pack_a(m, depth, a.data + d * a.col, a.row, a.col, packed_a);
+      t.gemm_unpacked(m, whole - begin, depth, packed_a, rows + begin, b.row, c + begin, c_row,
+                      add);
+      if (whole == end) continue;
+      t.gemm_pack_b(end - whole, depth, rows + whole, 1, b.row, packed_b);
+      t.gemm_tile(m, end - whole, depth, packed_a, packed_b, c + whole, c_row, add, nullptr,
+                  packed_a, 0);
+    }
+    finish(t, epilogue, 0, begin, m, end - begin, c + begin, c_row);
+  });
+  return EVERGRAD_OK;
+}
+
 }  // namespace
 
 void finish(const KernelTable& t, const Epilogue* epilogue, i64 i, i64 j, i64 height, i64 length,
@@ -134,7 +177,7 @@ i64 packed_size(i64 n, i64 k) noexcept {
 void pack(i64 n, i64 k, Matrix b, float* packed) noexcept {
   const KernelTable& t = kernels();
   const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, nullptr};
-  const i64 block = parts_of(k, max_of(1, parts_of(k, depth_block)));
+  const i64 block = depth_of_blocks(k);
   const i64 width = cols.panels() * cols.panel, step = panels_per_task * cols.panel;
   parallel_ranges(n, step, [&](i64 begin, i64 end) {
     for (i64 d = 0; d < k; d += block) {
@@ -157,15 +200,17 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   }
   if (plain && k > 0 && b.col == 1 && m <= n && m <= few_sweeps && n <= longest_sweep)
     return sweeps(t, m, n, k, a, b, c, c_row, accumulate, epilogue);
-  const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col, nullptr};
-  const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, quantized_b};
-  const bool rows_shared = m < n && (n - m) * k > floats_per_seam * m;
-  const Side &shared = rows_shared ? rows : cols, &own = rows_shared ? cols : rows;
   const bool worth =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >=
       serial_flops;
   const i64 threads = worth ? min_of(evergrad_get_num_threads(), most_workers) : 1;
+  if (plain && k > 0 && m <= some_rows && lies_well(t, n, k, b))
+    return unpacked(t, m, n, k, threads, a, b, c, c_row, accumulate, epilogue);
 
+  const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col, nullptr};
+  const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, quantized_b};
+  const bool rows_shared = m < n && (n - m) * k > floats_per_seam * m;
+  const Side &shared = rows_shared ? rows : cols, &own = rows_shared ? cols : rows;
   // A product without depth still owes C its zeros and its epilogue: one empty block.
   const bool deep = k >= depth_block && k >= 2 * max_of(m, n) && m * n <= halves_floats;
   const i64 halves = deep && !epilogue && plain ? 2 : 1;
@@ -192,10 +237,9 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   parts = min_of(own.panels(), parts_of(halves * parts, threads) * parts_of(threads, halves));
   const i64 piece = parts_of(own.panels(), parts) * own.panel * block;
 
-  // Of the shared side, lanes that fill a quarter pass by at a time: so many tiles of a row of C lie
-  // beside one another, and its pages and lines are met again soon.
-  const i64 passing =
-      max_of(1, piece_floats / 2 / max_of(1, block * shared.panel)) * shared.panel;
+  // Of the shared side, lanes that fill a quarter pass by at a time: so many tiles of a row of C
+  // lie beside one another, and its pages and lines are met again soon.
+  const i64 passing = max_of(1, piece_floats / 2 / max_of(1, block * shared.panel)) * shared.panel;
 
   const i64 workers = min_of(threads, halves * parts);
   const Buffer scratch(workers * piece + (alone ? workers : halves) * group + (halves - 1) * m * n +

@@ -14,9 +14,9 @@ constexpr i64 most_workers = 256;
 
 // Runs task(context, i, worker) once for each i in [0, tasks), in any order; no two tasks run at
 // once under one number of worker, which is below `most` (no more than most_workers) and
-// evergrad_get_num_threads(). Whoever has room for so many workers says so in `most`: another thread
-// may raise the number of threads at any time. Serial inside another parallel loop, and in a forked
-// child (OpenMP's threads do not survive a fork).
+// evergrad_get_num_threads(). Whoever has room for so many workers says so in `most`: another
+// thread may raise the number of threads at any time. Serial inside another parallel loop, and in a
+// forked child (OpenMP's threads do not survive a fork).
 void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most) noexcept;
 
 bool is_forked_child() noexcept;

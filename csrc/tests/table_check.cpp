@@ -140,6 +140,26 @@ void check_gemm(i64 m, i64 n, i64 k, bool accumulate) {
           });
 }
 
+// B where it lies: the same bits as packed, since every sum is one chain over depth.
+void check_unpacked(i64 m, i64 k, bool accumulate) {
+  for (const KernelTable* t : {&evergrad_kernels_scalar, &EVERGRAD_KERNELS(EVERGRAD_ISA)}) {
+    const i64 n = 2 * t->gemm_nr, b_row = n + 3, stride = n + 5;
+    Random random(seed);
+    Buffer a = random.uniform(m * k), b = random.uniform((k - 1) * b_row + n);
+    Buffer unpacked = random.uniform((m - 1) * stride + n), packed = unpacked;
+    Buffer a_packed((m + t->gemm_mr - 1) / t->gemm_mr * t->gemm_mr * k), b_packed(n * k);
+    t->gemm_pack_a(m, k, a.data(), k, 1, a_packed.data());
+    t->gemm_pack_b(n, k, b.data(), 1, b_row, b_packed.data());
+    t->gemm_tile(m, n, k, a_packed.data(), b_packed.data(), packed.data(), stride, accumulate,
+                 nullptr, a_packed.data(), 0);
+    t->gemm_unpacked(m, n, k, a_packed.data(), b.data(), b_row, unpacked.data(), stride,
+                     accumulate);
+    check::expect(same_bits(unpacked, packed) && unpacked.intact(),
+                  label("gemm_unpacked", {{"m", m}, {"k", k}, {"accumulate", accumulate}}) + " " +
+                      t->isa);
+  }
+}
+
 void check_epilogue(i64 n, Activation activation, bool bias, bool residual, bool pre) {
   compare(label("gemm_epilogue", {{"n", n},
                                   {"activation", static_cast<i64>(activation)},
@@ -735,6 +755,7 @@ int main() {
       for (const bool accumulate : {false, true}) {
         check_gemm(m, n, 19, accumulate);
         check_gemm(m, 17, n, accumulate);
+        if (n > 0) check_unpacked(m, n, accumulate);
       }
     for (const Activation kind : activations) {
       check_epilogue(n, kind, true, true, true);
