@@ -22,7 +22,7 @@ EVG_INLINE Vec tanh_form_exponent(Vec x, Vec square) {
 // That distribution: both tails to their last digits, and 2 u' sigmoid(2 u) sigmoid(-2 u).
 EVG_INLINE Normal tanh_form(Vec x) {
   const Vec a = abs(x), square = min(set1(1e12f), a * a);  // finite: far out it is multiplied by 0
-  const Vec e = exp2_below(tanh_form_exponent(a, square));
+  const Vec e = exp2_finite(tanh_form_exponent(a, square));
   const Vec most = set1(1.0f) / (set1(1.0f) + e), tail = e * most;
   const Vec slope = fma(square, set1(3.0f * gelu_cubic * twice_factor), set1(twice_factor));
   return {tail, most * tail * slope};

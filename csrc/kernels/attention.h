@@ -435,7 +435,7 @@ EVG_INLINE void few_outputs(const AttentionHead& h, i64 rows, Range keys, i64 j0
 }
 
 // exp(x) for x <= 0, to a rounding of 1: the further below, the fewer digits it has right.
-EVG_INLINE Vec weight(Vec x) { return exp2_below(x * set1(log2_e)); }
+EVG_INLINE Vec weight(Vec x) { return exp2_finite(x * set1(log2_e)); }
 
 // The softmax of a block: the running maximum m moves up, what was summed under the old one shrinks
 // by exp(m_old - m), and scores become exp(s - m).

@@ -319,7 +319,7 @@ void unpacked_panel(i64 n, i64 k, const float* a, const float* b, i64 b_row, Sto
     tile<Rows, nv, false, Store, i64>(k, a, b, to, Rows, nr, nullptr, 0, b_row);
 }
 
-// A in panels, B not: rows of n floats, a multiple of nr.
+// A in panels, B as it lies: rows of n floats, a multiple of nr.
 void gemm_unpacked(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row, float* c,
                    i64 c_stride, bool accumulate) {
   for (i64 i = 0; i < m; i += mr)

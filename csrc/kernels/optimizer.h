@@ -1,5 +1,4 @@
-// Optimizer steps: one pass over memory each, every element on its own. Averages of gradients that
-// no longer come fade to 0; but where nothing is added to the root, a square of 1e-40 still counts.
+// Optimizer steps: one pass over memory each, every element on its own.
 #pragma once
 
 #include "kernels/activation.h"
@@ -13,9 +12,13 @@ EVG_INLINE Vec decayed(Vec g, Vec w, float decay) {
   return decay == 0.0f ? g : fma(set1(decay), w, g);
 }
 
+// Averages of gradients that no longer come fade to 0. But beside an eps smaller than this the root
+// of a subnormal number counts.
+constexpr float least_eps = 1e-12f;
+
 void adam(i64 n, float* param, const float* grad, float* exp_avg, float* exp_avg_sq,
           const AdamParams* p) {
-  const FlushSubnormals flush(p->eps > 0.0f);
+  const FlushSubnormals flush(p->eps >= least_eps);
   const Vec beta2 = set1(p->beta2);
   const Vec rest1 = set1(p->rest1), rest2 = set1(p->rest2);
   const Vec step_size = set1(p->lr / p->correction1);
@@ -57,7 +60,7 @@ void sgd(i64 n, float* param, const float* grad, float* buffer, const SgdParams*
 }
 
 void rmsprop(i64 n, float* param, const float* grad, float* square_avg, const RmspropParams* p) {
-  const FlushSubnormals flush(p->eps > 0.0f);
+  const FlushSubnormals flush(p->eps >= least_eps);
   const Vec lr = set1(p->lr), grad_scale = set1(p->grad_scale);
   const float decay = p->weight_decay;
   const Vec alpha = set1(p->alpha), rest = set1(p->rest), eps = set1(p->eps);

@@ -111,7 +111,7 @@ struct KernelTable {
                       float* packed);
   void (*gemm_tile)(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i64 c_stride,
                     bool accumulate, const Epilogue* epilogue, const float* next, i64 next_floats);
-  // The same with B's rows, b_row apart, where they lie; n is a multiple of gemm_nr.
+  // The same from packed A and B's rows, b_row apart, where they lie; n is a multiple of gemm_nr.
   void (*gemm_unpacked)(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row, float* c,
                         i64 c_stride, bool accumulate);
   // Few rows, read where they lie: dots of rows contiguous in depth, c[i * c_long + j * c_short];

@@ -119,44 +119,51 @@ int sweeps(const KernelTable& t, i64 m, i64 n, i64 k, Matrix a, Matrix b, float*
 }
 
 // Some rows: each panel of B would serve few tiles, so its rows are read where they lie.
-constexpr i64 some_rows = 128;
+constexpr i64 some_rows = 128, most_depth = 8 * depth_block;
 
-// Rows a power of two apart share few sets of the cache: the panel has to stay in half of L2, and
-// rows that begin within a line cost two lines a vector.
-bool lies_well(const KernelTable& t, i64 n, i64 k, Matrix b) {
+// Each worker packs A for itself, so it should have columns enough. Rows of B a power of two apart
+// share few sets of the cache, in which a panel has to stay.
+bool may_stay_unpacked(const KernelTable& t, i64 m, i64 n, i64 k, i64 threads, Matrix b) {
   const i64 apart = b.row * static_cast<i64>(sizeof(float)), share = apart & -apart;
-  return b.col == 1 && n >= t.gemm_nr && share >= 64 &&
-         depth_of_blocks(k) * share <= l2_bytes() / 2;
+  return m <= some_rows && k <= most_depth && b.col == 1 && n >= 2 * threads * t.gemm_nr &&
+         share >= 64 && depth_of_blocks(k) * share <= l2_bytes() / 2;
 }
 
-// A is packed by each worker for its columns, and so are B's last, where they fill no panel.
 int unpacked(const KernelTable& t, i64 m, i64 n, i64 k, i64 threads, Matrix a, Matrix b, float* c,
-             i64 c_row, bool accumulate, const Epilogue* epilogue) {
-  const i64 block = depth_of_blocks(k);
-  const i64 panel = t.gemm_nr, panels = parts_of(n, panel), tasks = min_of(panels, threads);
-  const i64 a_floats = parts_of(m, t.gemm_mr) * t.gemm_mr * block,
-            floats = a_floats + panel * block;
-  const Buffer scratch(tasks * floats);
+             i64 c_row, bool accumulate) {
+  const i64 block = depth_of_blocks(k), panel = t.gemm_nr, panels = parts_of(n, panel);
+  const i64 lanes = parts_of(m, t.gemm_mr) * t.gemm_mr;
+  // Columns that fill half of L2: every panel of A meets them there again.
+  const i64 most = max_of(1, l2_bytes() / static_cast<i64>(2 * sizeof(float)) / (block * panel));
+  const i64 tasks = min_of(panels, parts_of(parts_of(panels, most), threads) * threads);
+  const i64 workers = min_of(threads, tasks), floats = lanes * k + panel * block;
+  const Buffer scratch(workers * floats);
   if (!scratch) return EVERGRAD_NO_MEMORY;
-  parallel_for(tasks, [&](i64 task) {
-    float *const packed_a = scratch.get() + task * floats, *const packed_b = packed_a + a_floats;
-    const i64 begin = task * panels / tasks * panel;
-    const i64 end = min_of((task + 1) * panels / tasks * panel, n);
-    const i64 whole = begin + (end - begin) / panel * panel;
-    for (i64 d = 0; d < k; d += block) {
-      const i64 depth = min_of(block, k - d);
-      const bool add = accumulate || d > 0;
-      const float* rows = b.data + d * b.row;
-      t.gemm_pack_a(m, depth, a.data + d * a.col, a.row, a.col, packed_a);
-      t.gemm_unpacked(m, whole - begin, depth, packed_a, rows + begin, b.row, c + begin, c_row,
-                      add);
-      if (whole == end) continue;
-      t.gemm_pack_b(end - whole, depth, rows + whole, 1, b.row, packed_b);
-      t.gemm_tile(m, end - whole, depth, packed_a, packed_b, c + whole, c_row, add, nullptr,
-                  packed_a, 0);
-    }
-    finish(t, epilogue, 0, begin, m, end - begin, c + begin, c_row);
-  });
+  bool has_packed[most_workers] = {};
+  parallel_for(
+      tasks,
+      [&](i64 task, int worker) {
+        float* const packed_a = scratch.get() + worker * floats;
+        float* const packed_b = packed_a + lanes * k;  // the last columns, where they fill no panel
+        const i64 begin = task * panels / tasks * panel;
+        const i64 end = min_of((task + 1) * panels / tasks * panel, n);
+        const i64 whole = begin + (end - begin) / panel * panel;
+        for (i64 d = 0; d < k; d += block) {
+          const i64 depth = min_of(block, k - d);
+          const bool add = accumulate || d > 0;
+          float* const from = packed_a + lanes * d;
+          const float* rows = b.data + d * b.row;
+          if (!has_packed[worker]) t.gemm_pack_a(m, depth, a.data + d * a.col, a.row, a.col, from);
+          t.gemm_unpacked(m, whole - begin, depth, from, rows + begin, b.row, c + begin, c_row,
+                          add);
+          if (whole == end) continue;
+          t.gemm_pack_b(end - whole, depth, rows + whole, 1, b.row, packed_b);
+          t.gemm_tile(m, end - whole, depth, from, packed_b, c + whole, c_row, add, nullptr, from,
+                      0);
+        }
+        has_packed[worker] = true;
+      },
+      workers);
   return EVERGRAD_OK;
 }
 
@@ -204,15 +211,15 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) >=
       serial_flops;
   const i64 threads = worth ? min_of(evergrad_get_num_threads(), most_workers) : 1;
-  if (plain && k > 0 && m <= some_rows && lies_well(t, n, k, b))
-    return unpacked(t, m, n, k, threads, a, b, c, c_row, accumulate, epilogue);
+  const bool deep = k >= depth_block && k >= 2 * max_of(m, n) && m * n <= halves_floats;
+  if (plain && !epilogue && k > 0 && !deep && may_stay_unpacked(t, m, n, k, threads, b))
+    return unpacked(t, m, n, k, threads, a, b, c, c_row, accumulate);
 
   const Side rows{t.gemm_pack_a, t.gemm_mr, m, a.data, a.row, a.col, nullptr};
   const Side cols{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, quantized_b};
   const bool rows_shared = m < n && (n - m) * k > floats_per_seam * m;
   const Side &shared = rows_shared ? rows : cols, &own = rows_shared ? cols : rows;
   // A product without depth still owes C its zeros and its epilogue: one empty block.
-  const bool deep = k >= depth_block && k >= 2 * max_of(m, n) && m * n <= halves_floats;
   const i64 halves = deep && !epilogue && plain ? 2 : 1;
   const i64 most_blocks = max_of(1, parts_of(parts_of(k, halves), depth_block));  // of each half
   // Decoding begins where a block of the format does.
@@ -220,7 +227,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
   const i64 block = parts_of(parts_of(k, halves * most_blocks), unit) * unit;
   const i64 blocks = k > 0 ? parts_of(k, halves * block) : 1;
   const auto depth_of = [&](i64 b) { return max_of(0, min_of(block, k - b * block)); };
-  const i64 slab = min_of(shared_lanes, shared.panels() * shared.panel);
+  const i64 slab = min_of(shared_lanes / shared.panel, shared.panels()) * shared.panel;
   const i64 together = min_of(blocks, max_of(1, shared_floats / max_of(1, slab * block)));
   const i64 group = slab * together * block;  // floats of the shared side at a time
   // Columns that came packed, whole: block by block, lanes in order.
@@ -305,7 +312,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
                 t.gemm_tile(height, length, depth, rows_shared ? panel : mine,
                             rows_shared ? mine : panel, out, half == 0 ? c_row : n,
                             (half == 0 && accumulate) || g > 0, last ? &here : nullptr,
-                            panel + passing * depth, min_of(passing, s1 - end) * depth);
+                            panel + (end - s) * depth, min_of(passing, s1 - end) * depth);
               }
             }
           },

@@ -82,7 +82,7 @@ EVG_INLINE Vec exp(Vec x) {
 }
 
 // 2^x. Who has a factor to spare for 1 / ln 2 takes this one: x = n + r without an operation.
-EVG_INLINE Vec exp2_below(Vec x) {  // for x < inf
+EVG_INLINE Vec exp2_finite(Vec x) {  // for all but +inf
   const Vec shifted = x + set1(rounder), n = shifted - set1(rounder), r = x - n;
   const Vec y = poly(r, 1.0f, 6.9314718e-1f, 2.4022648e-1f, 5.5503324e-2f, 9.618437e-3f,
                      1.3398875e-3f, 1.5353362e-4f);
@@ -91,7 +91,7 @@ EVG_INLINE Vec exp2_below(Vec x) {  // for x < inf
 
 EVG_INLINE Vec exp2(Vec x) {
   if constexpr (Vec::has_scalef) x = min(set1(129.0f), x);
-  return exp2_below(x);
+  return exp2_finite(x);
 }
 
 // log(u) + tail: u = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt(2)), log(u) = e ln 2 + log(1 + f).
