@@ -172,17 +172,24 @@ __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const
   }
 }
 
+// Calls f with the rows of a tile as a constant: m, or mr where there are more.
+template <int Rows = mr, class F>
+EVG_INLINE void with_rows(i64 m, F f) {
+  if constexpr (Rows > 1) {
+    if (m < Rows) return with_rows<Rows - 1>(m, f);
+  }
+  f(Constant<Rows>{});
+}
+
 // The tile at the lower or right edge: as many rows as there are, and half the columns if that is
 // enough, so that the edge costs its share and no more.
-template <int Rows = mr>
 void edge_tile(i64 k, const float* a, const float* b, Store to, int m, int n) {
-  if constexpr (Rows > 1) {
-    if (m < Rows) return edge_tile<Rows - 1>(k, a, b, to, m, n);
-  }
-  if (n <= nr / 2)
-    tile<Rows, nv / 2>(k, a, b, to, m, n);
-  else
-    tile<Rows>(k, a, b, to, m, n);
+  with_rows(m, [=](auto rows) {
+    if (n <= nr / 2)
+      tile<rows.value, nv / 2>(k, a, b, to, m, n);
+    else
+      tile<rows.value>(k, a, b, to, m, n);
+  });
 }
 
 // Lanes [at, at + Vec::width) of a panel whose depth is the contiguous side: squares are turned in
@@ -309,22 +316,17 @@ void gemm_tile(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i6
   });
 }
 
-// The tiles of one panel of A, of `Rows` rows or fewer, with B's rows where they lie.
-template <int Rows = mr>
-void unpacked_panel(i64 n, i64 k, const float* a, const float* b, i64 b_row, Store to, int m) {
-  if constexpr (Rows > 1) {
-    if (m < Rows) return unpacked_panel<Rows - 1>(n, k, a, b, b_row, to, m);
-  }
-  for (i64 j = 0; j < n; j += nr, b += nr, to.c += nr)
-    tile<Rows, nv, false, Store, i64>(k, a, b, to, Rows, nr, nullptr, 0, b_row);
-}
-
 // A in panels, B as it lies: rows of n floats, a multiple of nr.
 void gemm_unpacked(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row, float* c,
                    i64 c_stride, bool accumulate) {
   for (i64 i = 0; i < m; i += mr)
-    unpacked_panel(n, k, a + i * k, b, b_row, {c + i * c_stride, c_stride, accumulate},
-                   static_cast<int>(min_of(mr, m - i)));
+    with_rows(m - i, [=](auto rows) {
+      for (i64 j = 0; j < n; j += nr) {
+        const Store to = {c + i * c_stride + j, c_stride, accumulate};
+        tile<rows.value, nv, false, Store, i64>(k, a + i * k, b + j, to, rows.value, nr, nullptr, 0,
+                                                b_row);
+      }
+    });
 }
 
 // Few rows (decoding): the product is bound by reading the other operand, so it is read where it
