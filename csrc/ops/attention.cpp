@@ -5,6 +5,7 @@
 // so they depend on the shape alone: few query rows over many keys (decoding) are computed in parts
 // of `keys_per_part` and merged; the backward of few heads over long sequences is computed in
 // parts that each own their keys' gradients, and whose gradients of the queries are added in order.
+#include <algorithm>
 #include <atomic>
 
 #include "evergrad/evergrad.h"
@@ -35,12 +36,10 @@ Span span_of(const Shape& shape, i64 s) {
           shape.cu_k[s + 1] - shape.cu_k[s]};
 }
 
-// The largest of f(span) over all sequences.
-template <class F>
-i64 largest(const Shape& shape, F f) {
+i64 most_keys(const Shape& shape) {
   i64 most = 0;
   for (i64 s = 0; s < (shape.cu_q ? shape.sequences : 1); ++s)
-    most = max_of(most, f(span_of(shape, s)));
+    most = max_of(most, span_of(shape, s).tokens_k);
   return most;
 }
 
@@ -118,48 +117,70 @@ i64 forward_parts(const Shape& shape, const Span& span) {
   return decoding ? max_of(1, parts_of(span.tokens_k, keys_per_part)) : 1;
 }
 
+// What comes before a sequence: parts, each a task or a few, and the rows of their results where
+// these have to be merged.
+struct Start {
+  i64 part, row;
+};
+
+Start after(Start start, const Shape& shape, const Span& span) {
+  const i64 parts = forward_parts(shape, span), rows = span.tokens_q * shape.heads;
+  return {start.part + parts * shape.kv_heads, start.row + (parts > 1 ? parts * rows : 0)};
+}
+
 }  // namespace
 
 int evergrad_attention(const Shape* shape, const Options* options, evergrad_heads query,
                        evergrad_heads key, evergrad_heads value, evergrad_heads out,
                        float* lse) noexcept {
   const KernelTable& t = kernels();
-  const i64 units = shape->sequences * shape->kv_heads;
+  const i64 sequences = shape->sequences, kv_heads = shape->kv_heads, units = sequences * kv_heads;
   if (units == 0) return EVERGRAD_OK;
   const Tensors tensors{query, key, value, out, lse};
-  const i64 group = shape->heads / shape->kv_heads, d = shape->head_dim;
-  const i64 panels =
-      largest(*shape, [&](const Span& s) { return t.attention_panels(s.tokens_q * group); });
-  const i64 parts = largest(*shape, [&](const Span& s) { return forward_parts(*shape, s); });
-  const i64 cuts = max_of(
-      1, min_of(parts_of(panels, 4), parts_of(4 * evergrad_get_num_threads(), units * parts)));
-  // Results of parts: [units, parts, rows, head_dim] and [units, parts, rows].
-  const i64 part_rows = parts > 1 ? units * parts * rows_of_decoding : 0;
-  const Buffer partial(part_rows * (d + 1) + 1);
-  if (!partial) return EVERGRAD_NO_MEMORY;
-  float *const outs = partial.get(), *const lses = outs + part_rows * d;
+  const i64 group = shape->heads / kv_heads, d = shape->head_dim;
+  i64 panels = 0;
+  Start all{0, 0};
+  for (i64 s = 0; s < sequences; ++s) {
+    const Span span = span_of(*shape, s);
+    panels = max_of(panels, t.attention_panels(span.tokens_q * group));
+    all = after(all, *shape, span);
+  }
+  const i64 cuts =
+      max_of(1, min_of(parts_of(panels, 4), parts_of(4 * evergrad_get_num_threads(), all.part)));
+  // Results of parts: [rows, head_dim] and [rows].
+  constexpr i64 start_floats = sizeof(Start) / sizeof(float);
+  const Buffer memory(sequences * start_floats + all.row * (d + 1));
+  if (!memory) return EVERGRAD_NO_MEMORY;
+  auto* const starts = reinterpret_cast<Start*>(memory.get());
+  float *const outs = memory.get() + sequences * start_floats, *const lses = outs + all.row * d;
+  Start next_start{0, 0};
+  for (i64 s = 0; s < sequences; ++s) {
+    starts[s] = next_start;
+    next_start = after(next_start, *shape, span_of(*shape, s));
+  }
   std::atomic<int> status{EVERGRAD_OK};
   parallel_for(
-      units * parts * cuts,
+      all.part * cuts,
       [&](i64 task) {
-        // Causal attention has most to do for the last rows: begin there.
-        const i64 unit = task / (parts * cuts), part = task / cuts % parts,
-                  cut = cuts - 1 - task % cuts;
-        const i64 s = unit / shape->kv_heads, kv_head = unit % shape->kv_heads;
+        const i64 s = std::upper_bound(starts, starts + sequences, task / cuts,
+                                       [](i64 p, const Start& start) { return p < start.part; }) -
+                      starts - 1;
         const Span span = span_of(*shape, s);
-        const i64 own_parts = forward_parts(*shape, span);
-        const i64 own_panels = t.attention_panels(span.tokens_q * group);
-        const i64 step = parts_of(own_panels, cuts);
+        const i64 parts = forward_parts(*shape, span), rows = span.tokens_q * group;
+        const i64 within = task / cuts - starts[s].part, kv_head = within / parts;
+        // Causal attention has most to do for the last rows: begin there.
+        const i64 part = within % parts, cut = cuts - 1 - task % cuts;
+        const i64 own_panels = t.attention_panels(rows), step = parts_of(own_panels, cuts);
         const i64 begin = cut * step, end = min_of(begin + step, own_panels);
-        if (part >= own_parts || begin >= end) return;
+        if (begin >= end) return;
         AttentionHead h = head_of(*shape, *options, tensors, s, kv_head), next;
-        if (parts == 1 && cuts == 1 && unit + 1 < units) {
-          next = head_of(*shape, *options, tensors, (unit + 1) / shape->kv_heads,
-                         (unit + 1) % shape->kv_heads);
+        const i64 unit = s * kv_heads + kv_head + 1;
+        if (all.row == 0 && cuts == 1 && unit < units) {
+          next = head_of(*shape, *options, tensors, unit / kv_heads, unit % kv_heads);
           if (fits(next, 4)) h.next = &next;
         }
-        if (own_parts > 1) {
-          const i64 row = (unit * parts + part) * rows_of_decoding;
+        if (parts > 1) {
+          const i64 row = starts[s].row + within * rows;
           h.out = outs + row * d;
           h.out_token = group * d, h.out_head = d;
           h.lse = lses + row;
@@ -169,22 +190,22 @@ int evergrad_attention(const Shape* shape, const Options* options, evergrad_head
         if (!scratch) return status.store(EVERGRAD_NO_MEMORY);
         const i64 k_begin = part * keys_per_part;
         const i64 k_end =
-            own_parts > 1 ? min_of(k_begin + keys_per_part, span.tokens_k) : span.tokens_k;
+            parts > 1 ? min_of(k_begin + keys_per_part, span.tokens_k) : span.tokens_k;
         t.attention(&h, begin, end, k_begin, k_end, scratch.get());
       },
       workers_if(worth_threads(*shape)));
-  if (parts == 1 || status.load() != EVERGRAD_OK) return status.load();
+  if (all.row == 0 || status.load() != EVERGRAD_OK) return status.load();
 
   for (i64 unit = 0; unit < units; ++unit) {
-    const AttentionHead h =
-        head_of(*shape, *options, tensors, unit / shape->kv_heads, unit % shape->kv_heads);
-    const i64 own_parts = forward_parts(*shape, span_of(*shape, unit / shape->kv_heads));
-    if (own_parts == 1) continue;
-    const i64 row = unit * parts * rows_of_decoding;
+    const i64 s = unit / kv_heads, kv_head = unit % kv_heads;
+    const i64 parts = forward_parts(*shape, span_of(*shape, s));
+    if (parts == 1) continue;
+    const AttentionHead h = head_of(*shape, *options, tensors, s, kv_head);
+    const i64 rows = h.tokens_q * group, row = starts[s].row + kv_head * parts * rows;
     for (i64 i = 0; i < h.tokens_q; ++i)
       for (i64 g = 0; g < group; ++g)
-        t.attention_merge(own_parts, d, outs + (row + i * group + g) * d, rows_of_decoding * d,
-                          lses + row + g * h.tokens_q + i, rows_of_decoding,
+        t.attention_merge(parts, d, outs + (row + i * group + g) * d, rows * d,
+                          lses + row + g * h.tokens_q + i, rows,
                           h.out + g * h.out_head + i * h.out_token, h.lse + g * h.lse_head + i);
   }
   return EVERGRAD_OK;
@@ -200,8 +221,8 @@ int evergrad_attention_backward(const Shape* shape, const Options* options, ever
   if (units == 0) return EVERGRAD_OK;
   const Tensors tensors{query, key, value, out, const_cast<float*>(lse)};
   const i64 d = shape->head_dim, row_size = shape->heads * d;
-  const i64 longest = largest(*shape, [](const Span& s) { return s.tokens_k; });
-  const i64 parts = max_of(1, min_of(longest / keys_per_part, parts_of(backward_tasks, units)));
+  const i64 parts =
+      max_of(1, min_of(most_keys(*shape) / keys_per_part, parts_of(backward_tasks, units)));
   // The first part writes dquery, the others a [sequences, tokens_q, heads, head_dim] each.
   const i64 batch_size = shape->tokens_q * row_size;
   const i64 part_size = (shape->cu_q ? 1 : shape->sequences) * batch_size;
