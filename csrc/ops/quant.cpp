@@ -1,7 +1,7 @@
 // Weights of few bits: decoding rows, and the linear layer on top of them.
 //
 // With one row of x, or a few, the product is made straight from the blocks; with many, decoding is
-// part of packing (ops/gemm.cpp).
+// part of packing (ops/gemm_packed.cpp).
 #include "evergrad/evergrad.h"
 #include "ops/gemm.h"
 #include "ops/sizes.h"

@@ -73,6 +73,12 @@ int default_num_threads() noexcept {
   return n;
 }
 
+i64 workers_here() noexcept {
+  if (omp_in_parallel()) return 1;
+  const i64 threads = evergrad_get_num_threads();
+  return threads < most_workers ? threads : most_workers;
+}
+
 // Each worker has a stretch of the tasks to itself, the same one every time: what it wrote in one
 // op it finds in its own cache in the next. Whoever is done helps the others, since causal
 // attention, the edges of a matrix and busy cores are uneven.
@@ -81,10 +87,9 @@ void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most
     std::atomic<i64> next;
     i64 end;
   };
-  const i64 threads = evergrad_get_num_threads();
-  const i64 limit = threads < most ? threads : most;
+  const i64 here = workers_here(), limit = here < most ? here : most;
   const i64 workers = tasks < limit ? tasks : limit;
-  if (workers <= 1 || omp_in_parallel()) {
+  if (workers <= 1) {
     for (i64 i = 0; i < tasks; ++i) task(context, i, 0);
     return;
   }
@@ -93,7 +98,7 @@ void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most
     stretches[w].next.store(w * tasks / workers, std::memory_order_relaxed);
     stretches[w].end = (w + 1) * tasks / workers;
   }
-#pragma omp parallel num_threads(static_cast <int>(workers))
+#pragma omp parallel num_threads(static_cast<int>(workers))
   {
     const int worker = omp_get_thread_num();
     for (i64 w = 0; w < workers; ++w) {

@@ -19,6 +19,9 @@ constexpr i64 most_workers = 256;
 // forked child (OpenMP's threads do not survive a fork).
 void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most) noexcept;
 
+// How many workers a loop that begins here has at most.
+i64 workers_here() noexcept;
+
 bool is_forked_child() noexcept;
 
 // OMP's own limit and the cores that affinity and cgroups leave us; what EVERGRAD_NUM_THREADS is

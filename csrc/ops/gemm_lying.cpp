@@ -1,0 +1,124 @@
+// Products that read B where it lies: with few or some rows (or columns), packing it would cost as
+// much as the product.
+#include "ops/gemm_paths.h"
+#include "runtime/cpu.h"
+#include "runtime/parallel.h"
+#include "runtime/pool.h"
+
+namespace evergrad {
+namespace {
+
+// Up to so many rows or columns for dots, and rows for sweeps, which load and store C.
+constexpr i64 few_dots = 24, few_sweeps = 8;
+// Each dot ends with a sum across its vector. So there have to be at least so many floats of depth
+// for each row (or column) beyond the first; a C of so few elements is not worth packing for.
+constexpr i64 depth_per_row = 5, not_many_dots = 256;
+constexpr i64 longest_sweep = 1 << 14;  // C stays in cache
+constexpr i64 floats_per_piece = 1 << 15;
+// Up to so many rows, each panel of B would serve few tiles.
+constexpr i64 some_rows = 128, most_depth = 8 * depth_block;
+
+}  // namespace
+
+bool suits_dots(const Product& p) {
+  const i64 few = min_of(p.m, p.n);
+  return p.plain() && p.a.col == 1 && p.b.row == 1 && few <= few_dots &&
+         (p.k >= depth_per_row * (few - 1) || p.m * p.n <= not_many_dots);
+}
+
+// Both contiguous in depth. One side is short, the other is cut.
+int dots(const Product& p) {
+  constexpr i64 line = 16;  // workers share no cache line of C
+  const KernelTable& t = p.table;
+  const bool few_rows = p.m <= p.n;
+  const i64 step = max_of(line, floats_per_piece / p.k / line * line);
+  parallel_ranges(few_rows ? p.n : p.m, step, [&](i64 begin, i64 end) {
+    const i64 i = few_rows ? 0 : begin, j = few_rows ? begin : 0, count = end - begin;
+    float* out = p.c + i * p.c_row + j;
+    const float *x = p.a.data + i * p.a.row, *y = p.b.data + j * p.b.col;
+    if (few_rows)
+      t.gemm_dot(count, p.m, p.k, y, p.b.col, x, p.a.row, out, 1, p.c_row, p.accumulate);
+    else
+      t.gemm_dot(count, p.n, p.k, x, p.a.row, y, p.b.col, out, p.c_row, 1, p.accumulate);
+    finish(t, p.epilogue, i, j, few_rows ? p.m : count, few_rows ? count : p.n, out, p.c_row);
+  });
+  return EVERGRAD_OK;
+}
+
+bool suits_sweeps(const Product& p) {
+  return p.plain() && p.b.col == 1 && p.m <= p.n && p.m <= few_sweeps && p.n <= longest_sweep;
+}
+
+// B's rows are contiguous and read in order: depth is cut into segments, by the shape alone, and
+// their sums are added in order.
+int sweeps(const Product& p) {
+  constexpr i64 most_segments = 8;
+  const KernelTable& t = p.table;
+  const i64 m = p.m, n = p.n, k = p.k;
+  const i64 segments = max_of(1, min_of(min_of(most_segments, k), n * k / floats_per_piece));
+  const Buffer partials((segments - 1) * m * n + 1);
+  if (!partials) return EVERGRAD_NO_MEMORY;
+  parallel_for(segments, [&](i64 s) {
+    const i64 begin = s * k / segments, end = (s + 1) * k / segments;
+    float* out = s == 0 ? p.c : partials.get() + (s - 1) * m * n;
+    t.gemm_sweep(m, n, end - begin, p.a.data + begin * p.a.col, p.a.row, p.a.col,
+                 p.b.data + begin * p.b.row, p.b.row, out, s == 0 ? p.c_row : n,
+                 s == 0 && p.accumulate);
+  });
+  for (i64 i = 0; i < m; ++i)
+    for (i64 s = 1; s < segments; ++s)
+      t.add_rows(n, partials.get() + ((s - 1) * m + i) * n, p.c + i * p.c_row);
+  finish(t, p.epilogue, 0, 0, m, n, p.c, p.c_row);
+  return EVERGRAD_OK;
+}
+
+// Each worker packs A for itself, so it should have columns enough. Rows of B a power of two apart
+// share few sets of the cache, in which a panel has to stay.
+bool suits_unpacked(const Product& p, i64 threads) {
+  const i64 apart = p.b.row * static_cast<i64>(sizeof(float)), share = apart & -apart;
+  return p.plain() && !p.epilogue && !is_deep(p) && p.m <= some_rows && p.k <= most_depth &&
+         p.b.col == 1 && p.n >= 2 * threads * p.table.gemm_nr && share >= 64 &&
+         depth_of_blocks(p.k) * share <= l2_bytes() / 2;
+}
+
+int unpacked(const Product& p, i64 threads) {
+  const KernelTable& t = p.table;
+  const i64 m = p.m, n = p.n, k = p.k;
+  const i64 block = depth_of_blocks(k), panel = t.gemm_nr, panels = parts_of(n, panel);
+  const i64 lanes = parts_of(m, t.gemm_mr) * t.gemm_mr;
+  // Columns that fill half of L2: every panel of A meets them there again.
+  const i64 most = max_of(1, l2_bytes() / static_cast<i64>(2 * sizeof(float)) / (block * panel));
+  const i64 tasks = min_of(panels, parts_of(parts_of(panels, most), threads) * threads);
+  const i64 workers = min_of(threads, tasks), floats = lanes * k + panel * block;
+  const Buffer scratch(workers * floats);
+  if (!scratch) return EVERGRAD_NO_MEMORY;
+  bool has_packed[most_workers] = {};
+  parallel_for(
+      tasks,
+      [&](i64 task, int worker) {
+        float* const packed_a = scratch.get() + worker * floats;
+        float* const packed_b = packed_a + lanes * k;  // the last columns, where they fill no panel
+        const i64 begin = task * panels / tasks * panel;
+        const i64 end = min_of((task + 1) * panels / tasks * panel, n);
+        const i64 whole = begin + (end - begin) / panel * panel;
+        for (i64 d = 0; d < k; d += block) {
+          const i64 depth = min_of(block, k - d);
+          const bool add = p.accumulate || d > 0;
+          float* const from = packed_a + lanes * d;
+          const float* rows = p.b.data + d * p.b.row;
+          if (!has_packed[worker])
+            t.gemm_pack_a(m, depth, p.a.data + d * p.a.col, p.a.row, p.a.col, from);
+          t.gemm_unpacked(m, whole - begin, depth, from, rows + begin, p.b.row, p.c + begin,
+                          p.c_row, add);
+          if (whole == end) continue;
+          t.gemm_pack_b(end - whole, depth, rows + whole, 1, p.b.row, packed_b);
+          t.gemm_tile(m, end - whole, depth, from, packed_b, p.c + whole, p.c_row, add, nullptr,
+                      from, 0);
+        }
+        has_packed[worker] = true;
+      },
+      workers);
+  return EVERGRAD_OK;
+}
+
+}  // namespace evergrad
