@@ -70,6 +70,60 @@ def test_plain_refuses_what_is_no_question(arguments):
         native.plain(*arguments)
 
 
+B = np.zeros((6, 5), np.float32)
+OUT = np.zeros((4, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("expected", "a", "b", "out"),
+    [
+        (True, X, B, None),
+        (True, X, B, OUT),
+        (True, X.T.copy().T, B, OUT),
+        (True, X, B.T.copy().T, OUT),
+        (True, np.zeros((4, 9), np.float32)[:, 3:], B, OUT),
+        (True, np.broadcast_to(X[:1], (4, 6)), B, OUT),  # rows that are one row
+        (True, _read_only(X.copy()), B, OUT),
+        (True, X, X.T, None),
+        (True, np.zeros((8, 6), np.float32)[:4], B, OUT),
+        (False, X, B[:5], OUT),
+        (False, X, B.T, None),
+        (False, X, B, OUT.T),
+        (False, X, B, OUT[:3]),
+        (False, X, B, OUT.T.copy().T),
+        (False, X, B, _read_only(OUT.copy())),
+        (False, X[:, ::2], B[:3], OUT),
+        (False, X[::-1], B, OUT),
+        (False, X[:0], B, OUT[:0]),
+        (False, X[:, :0], B[:0], OUT),
+        (False, X[0], B, None),
+        (False, X[None], B, None),
+        (False, X.astype(np.float64), B, None),
+        (False, X.astype(">f4"), B, None),
+        (False, X.view(_Subclass), B, None),
+        (False, X.tolist(), B, None),
+        (False, np.zeros(97, np.uint8)[1:].view(np.float32).reshape(4, 6), B, None),
+        (False, X, np.zeros((6, 6), np.float32), X),  # over an input
+        (False, B[:4, :4], B[:4, 1:], B[2:].reshape(4, 5)[:, :4].copy(order="F")),
+    ],
+)
+def test_multiplies_is_a_product_that_needs_no_further_check(expected, a, b, out):
+    assert native.multiplies(a, b, out) is expected
+
+
+def test_multiplies_looks_at_all_that_a_view_spans():
+    memory = np.zeros(100, np.float32)
+    a, b = memory[:60].reshape(6, 10)[:, :2], np.zeros((2, 3), np.float32)
+    between = memory[20:38].reshape(6, 3)  # apart, element by element, but among a's rows
+    assert not native.multiplies(a, b, between)
+    assert native.multiplies(a, b, memory[60:78].reshape(6, 3))
+    assert not native.multiplies(
+        a.T.copy().T, memory[70:76].reshape(2, 3), memory[60:78].reshape(6, 3)
+    )
+    with pytest.raises(TypeError):
+        native.multiplies(a, b)
+
+
 @pytest.mark.parametrize(
     ("expected", "x", "upper"),
     [

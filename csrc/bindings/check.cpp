@@ -41,6 +41,11 @@ std::size_t elements(const Proxy* x) {
   return n;
 }
 
+struct Span {
+  const char *first, *last;
+  bool meets(const Span& other) const { return first < other.last && other.first < last; }
+};
+
 bool has_shape(const Proxy* x, PyObject* shape) {
   if (shape == Py_None) return true;
   if (!PyTuple_CheckExact(shape) || PyTuple_GET_SIZE(shape) != x->nd) return false;
@@ -59,9 +64,7 @@ PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count % 2 == 0 || arrays > most_arrays || outs < 0 || outs > arrays)
     return misused("plain: expected how many are written, then arrays with a shape behind each");
   const Py_ssize_t inputs = arrays - outs;
-  struct {
-    const char *first, *last;
-  } seen[most_arrays];
+  Span seen[most_arrays];
   Py_ssize_t held = 0;
   for (Py_ssize_t i = 0; i < arrays; ++i) {
     PyObject* x = args[1 + 2 * i];
@@ -69,12 +72,39 @@ PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
     const bool written = i >= inputs;
     const Proxy* array = array_of(x, float32_dtype, written ? writable : readable);
     if (!array || !has_shape(array, args[2 + 2 * i])) Py_RETURN_FALSE;
-    const char *first = array->data, *last = first + elements(array) * sizeof(float);
+    const Span span{array->data, array->data + elements(array) * sizeof(float)};
     for (Py_ssize_t j = 0; written && j < held; ++j)
-      if (first < seen[j].last && seen[j].first < last) Py_RETURN_FALSE;
-    seen[held++] = {first, last};
+      if (span.meets(seen[j])) Py_RETURN_FALSE;
+    seen[held++] = span;
   }
   Py_RETURN_TRUE;
+}
+
+// The memory of a matrix, if x is one that has elements, and rows or columns that are contiguous.
+bool is_matrix(const Proxy* x, Span* span) {
+  constexpr Py_ssize_t size = sizeof(float);
+  if (!x || x->nd != 2) return false;
+  const Py_ssize_t rows = x->dimensions[0], columns = x->dimensions[1];
+  const Py_ssize_t row = x->strides[0], column = x->strides[1];
+  if (rows < 1 || columns < 1 || row < 0 || column < 0 || (row != size && column != size))
+    return false;
+  *span = {x->data, x->data + (rows - 1) * row + (columns - 1) * column + size};
+  return true;
+}
+
+PyObject* multiplies(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 3) return misused("multiplies: expected two matrices, and where to, or None");
+  constexpr int aligned = Flags::NPY_ARRAY_ALIGNED_;
+  const Proxy *a = array_of(args[0], float32_dtype, aligned),
+              *b = array_of(args[1], float32_dtype, aligned);
+  Span in_a, in_b, in_out;
+  if (!is_matrix(a, &in_a) || !is_matrix(b, &in_b) || a->dimensions[1] != b->dimensions[0])
+    Py_RETURN_FALSE;
+  if (args[2] == Py_None) Py_RETURN_TRUE;
+  const Proxy* out = array_of(args[2], float32_dtype, writable);
+  return PyBool_FromLong(is_matrix(out, &in_out) && out->dimensions[0] == a->dimensions[0] &&
+                         out->dimensions[1] == b->dimensions[1] && !in_out.meets(in_a) &&
+                         !in_out.meets(in_b));
 }
 
 PyObject* within(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -117,6 +147,10 @@ PyMethodDef methods[] = {
          "``plain(outs, x, shape, y, shape, ...)``: True if each array, unless it is None, is a\n"
          "C-contiguous, aligned float32 array of the shape behind it (of any, for None), and the\n"
          "last `outs` of them are writable and apart from all before them."),
+    fast("multiplies", multiplies,
+         "``multiplies(a, b, out)``: True if a and b are aligned float32 matrices that have\n"
+         "elements, rows or columns that are contiguous, and a product; and if out, unless it is\n"
+         "None, is C-contiguous, writable, of the product's shape, and apart from both."),
     fast("within", within,
          "``within(x, upper)``: True if x is a C-contiguous, aligned int64 array of numbers in\n"
          "[0, upper)."),

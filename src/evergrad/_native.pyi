@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Decoder', 'adam_step', 'adam_step_rows', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'prefixed_strings', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
+__all__: list[str] = ['Decoder', 'adam_step', 'adam_step_rows', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'multiplies', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'prefixed_strings', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
 class Decoder:
     def __init__(self, blocks: collections.abc.Sequence) -> None:
         ...
@@ -113,6 +113,12 @@ def mse_loss_backward(dout: numpy.ndarray, x: numpy.ndarray, target: numpy.ndarr
     ...
 def mse_loss_sum(x: numpy.ndarray, target: numpy.ndarray) -> float:
     ...
+def multiplies(*args, **kwargs):
+    """
+    ``multiplies(a, b, out)``: True if a and b are aligned float32 matrices that have
+    elements, rows or columns that are contiguous, and a product; and if out, unless it is
+    None, is C-contiguous, writable, of the product's shape, and apart from both.
+    """
 def pack_bits(weight: numpy.ndarray, kind: str) -> numpy.ndarray:
     ...
 def pack_weight(weight: numpy.ndarray) -> numpy.ndarray:

@@ -63,6 +63,7 @@ class _Active:
     zero_: Callable[[np.ndarray], None]
     apart: Callable[..., bool]
     plain: Callable[..., bool]
+    multiplies: Callable[[Any, Any, Any], bool]
     within: Callable[[Any, int], bool]
     rising: Callable[[Any, int | None], bool]
     prefixed_strings: Callable[[Any, int, int], tuple[list[str], int]]
@@ -120,6 +121,7 @@ _HELPERS: dict[str, Callable[..., Any]] = {
     "zero_": _zero,
     "apart": _apart,
     "plain": _never,
+    "multiplies": _never,
     "within": _never,
     "rising": _never,
     "prefixed_strings": _prefixed_strings,

@@ -72,6 +72,8 @@ def matmul(a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None) -> np
     array([[3.],
            [3.]], dtype=float32)
     """
+    if active.multiplies(a, b, out):
+        return active.matmul(a, b, out)
     shape = _product(a, b)
     if out is not None:
         _check.output("out", out, shape, "a", a)
