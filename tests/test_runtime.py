@@ -139,6 +139,18 @@ class TestPythonThreads:
 
 
 @native
+def test_how_far_the_second_worker_is() -> None:
+    from evergrad import _native
+
+    with evergrad.num_threads(1):
+        assert _native.round_trip() == 0
+    with evergrad.num_threads(2):
+        answers = [_native.round_trip() for _ in range(20)]
+    # In nanoseconds. It need not answer: its core may be busy, or there may be a single one.
+    assert all(answer == 0 or 10 < answer < 1e6 for answer in answers)
+
+
+@native
 def test_the_number_of_threads_changes_during_a_product() -> None:
     """A product has room for the workers it began with."""
     code = (

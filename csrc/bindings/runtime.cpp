@@ -1,4 +1,5 @@
 #include "bindings/common.h"
+#include "runtime/distance.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"
 
@@ -57,8 +58,7 @@ void register_runtime(py::module_& m) {
   m.def(
       "empty", [](const Shape& shape) { return empty(shape); }, py::arg("shape"),
       "An uninitialised float32 array from the pool.");
-  m.def(
-      "empty", [](py::ssize_t n) { return empty({n}); }, py::arg("shape"));
+  m.def("empty", [](py::ssize_t n) { return empty({n}); }, py::arg("shape"));
   m.def(
       "zero_",
       [](Array& x) {
@@ -81,6 +81,8 @@ void register_runtime(py::module_& m) {
   m.def("apart", &apart, py::arg("x"),
         "True if the memory that x spans meets that of no other array (or None).");
   m.def("pool_trim", &pool_trim, "Give the buffers kept for reuse back to the system.");
+  m.def("round_trip", &round_trip, py::call_guard<py::gil_scoped_release>(),
+        "Nanoseconds of a cache line's way to the second worker and back; 0 without one.");
   m.def("measure_fma_peak", &evergrad_measure_fma_peak, py::arg("seconds"),
         py::call_guard<py::gil_scoped_release>(),
         "GFLOP/s of fused multiply-adds, with the threads in use.");

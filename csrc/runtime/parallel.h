@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kernels/table.h"
+#include "runtime/distance.h"
 
 namespace evergrad {
 
@@ -82,11 +83,11 @@ void parallel_elements(i64 n, F&& f) noexcept {
 constexpr i64 moves_alone = 1 << 18;
 
 // The same for a pass over a flat buffer, in which both halves keep to their cores from one pass to
-// the next.
+// the next, if not so far that what others read and write of them costs more.
 constexpr i64 flat_alone = 1 << 16;
 template <class F>
 void parallel_flat(i64 n, F&& f) noexcept {
-  if (n >= flat_alone)
+  if (n >= moves_alone || (n >= flat_alone && workers_are_near()))
     parallel_elements(n, f);
   else if (n > 0)
     f(i64{0}, n);

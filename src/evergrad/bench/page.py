@@ -34,6 +34,11 @@ def write(
         "limits": f"{limits.flops / 1e9:.0f} Gflop/s, {limits.bandwidth / 1e9:.1f} GB/s"
         f" with {threads}",
     }
+    if limits.round_trip:
+        facts["cores"] = (
+            f"a cache line from one to the other and back took {limits.round_trip * 1e9:.0f} ns"
+            " as the run began"
+        )
     steps = list(measured.steps.values())
     parts = [
         "# Results",

@@ -182,7 +182,11 @@ def bench(
             "machine": facts,
             "config": evergrad.show_config(),
             "threads": count,
-            "limits": limits and {"flops": limits.flops, "bytes_per_second": limits.bandwidth},
+            "limits": limits and {
+                "flops": limits.flops,
+                "bytes_per_second": limits.bandwidth,
+                "round_trip": limits.round_trip,
+            },
             "results": [result.as_dict() for result in results],
             "steps": [result.as_dict() for result in step_results],
         })  # fmt: skip
