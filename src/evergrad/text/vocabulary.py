@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from .byte_pairs import BytePairs, Pairs
 
@@ -66,10 +67,10 @@ def from_gguf(
             f"tokenizer.ggml.model is {kind!r}, supported are {', '.join(sorted(MODELS))}"
         )
     tokens = list(map(str, tokens))
-    types = _get(metadata, "token_type")
-    if types is None:
-        types = [1] * len(tokens)
-    types = types.tolist() if isinstance(types, np.ndarray) else list(map(int, types))
+    given = _get(metadata, "token_type")
+    types = np.ones(len(tokens), np.int64) if given is None else np.asarray(given)
+    if types.ndim != 1 or not np.issubdtype(types.dtype, np.integer):
+        raise ValueError(f"tokenizer.ggml.token_type: expected integers, got {given!r:.100}")
     if len(types) != len(tokens):
         raise ValueError(
             f"tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens"
@@ -81,9 +82,8 @@ def from_gguf(
             if token_id is not None and 0 <= int(token_id) < len(tokens):
                 special.setdefault(name, tokens[int(token_id)])
     added = {
-        token: which == _CONTROL
-        for token, which in zip(tokens, types, strict=True)
-        if which in (_CONTROL, _USER_DEFINED)
+        tokens[i]: bool(types[i] == _CONTROL)
+        for i in np.flatnonzero((types == _CONTROL) | (types == _USER_DEFINED)).tolist()
     }
     add_bos = bool(_get(metadata, "add_bos_token", kind == "llama" or _pre(metadata) in _BEGIN))
 
@@ -151,7 +151,7 @@ def _byte_level(
     package: ModuleType,
     metadata: Mapping[str, Any],
     tokens: Sequence[str],
-    types: Sequence[int],
+    types: npt.NDArray[Any],
     special: Mapping[str, str],
 ) -> Any:
     """BPE over bytes."""
@@ -191,7 +191,7 @@ def _sentence_piece(
     package: ModuleType,
     metadata: Mapping[str, Any],
     tokens: Sequence[str],
-    types: Sequence[int],
+    types: npt.NDArray[Any],
     special: Mapping[str, str],
 ) -> Any:
     """BPE over characters, bytes for those it lacks (Kudo & Richardson 2018, `sentencepiece`).
@@ -209,7 +209,7 @@ def _sentence_piece(
         for cut in range(1, len(token))
         if token[:cut] in ids and token[cut:] in ids
     ]
-    unknown = next((t for t, which in zip(tokens, types, strict=True) if which == _UNKNOWN), None)
+    unknown = next((tokens[i] for i in np.flatnonzero(types == _UNKNOWN).tolist()), None)
     model = package.models.BPE(
         vocab=ids,
         merges=[(tokens[left], tokens[right]) for _, left, right in sorted(merges)],
@@ -241,7 +241,7 @@ def _word_piece(
     package: ModuleType,
     metadata: Mapping[str, Any],
     tokens: Sequence[str],
-    types: Sequence[int],
+    types: npt.NDArray[Any],
     special: Mapping[str, str],
 ) -> Any:
     """WordPiece (Schuster & Nakajima 2012; Devlin et al. 2019)."""
@@ -252,7 +252,7 @@ def _word_piece(
         else token[1:]
         if token.startswith(_SPACE)
         else f"##{token}"
-        for token, which in zip(tokens, types, strict=True)
+        for token, which in zip(tokens, types.tolist(), strict=True)
     ]
     unknown = special.get("unk_token", "[UNK]")
     first, last = special.get("cls_token", "[CLS]"), special.get("sep_token", "[SEP]")
@@ -278,7 +278,7 @@ def _ids(tokens: Sequence[str]) -> dict[str, int]:
 
 
 Make = Callable[
-    [ModuleType, Mapping[str, Any], Sequence[str], Sequence[int], Mapping[str, str]], Any
+    [ModuleType, Mapping[str, Any], Sequence[str], npt.NDArray[Any], Mapping[str, str]], Any
 ]
 #: ``tokenizer.ggml.model``: what makes such a tokenizer.
 MODELS: dict[str, Make] = {"gpt2": _byte_level, "llama": _sentence_piece, "bert": _word_piece}
