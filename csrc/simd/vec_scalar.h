@@ -23,6 +23,8 @@
 //                   lanes, fma_pairs takes b from memory, sum_firsts and sum_seconds add up.
 //   fma_to          sum += a b, as fma. Where there are registers for the sums and few more, each
 //                   stays in its own: left to choose, GCC moves every fourth, and spills some.
+//   held            the same vector, in a register: of AVX-512, where GCC would load what two FMAs
+//                   read once for each, and a core has one such load a cycle.
 //   VecI            int32 lanes that wrap; shr shifts in zeros, sar the sign; ltu is unsigned.
 #pragma once
 
@@ -63,6 +65,7 @@ EVG_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 
 // Rounded twice: without an FMA instruction a fused product is a slow call into libm.
 EVG_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+EVG_INLINE Vec held(Vec a) { return a; }
 EVG_INLINE void fma_to(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
 EVG_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
 
