@@ -56,3 +56,37 @@ def test_where_rows_lie_changes_no_bit(m: int, k: int, n: int, backend: str) -> 
         np.testing.assert_array_equal(stacked, np.stack([out] * 5))
         transposed = ops.matmul(np.ascontiguousarray(a.T).T, lying)
         np.testing.assert_array_equal(transposed, out)
+
+
+@pytest.mark.parametrize("m", [25, 33, 48, 64, 96])
+@pytest.mark.parametrize(("k", "n"), [(40, 205), (385, 128), (1100, 600)])
+@pytest.mark.parametrize("backend", NATIVE)
+def test_where_a_weight_lies_changes_no_bit(m: int, k: int, n: int, backend: str) -> None:
+    """A weight is read as it lies, and C is turned, unless its rows share sets of the cache."""
+    a, weight = drawn(m, k), drawn(n, k)
+    apart = np.empty((n, 2048), np.float32)[:, :k]  # packed, for that reason
+    apart[...] = weight
+    with using(backend), evergrad.num_threads(1):
+        out = ops.matmul(a, weight.T)
+        assert_close(out, a, weight.T)
+        np.testing.assert_array_equal(ops.matmul(a, apart.T), out)
+        for threads in (2, 3):
+            with evergrad.num_threads(threads):
+                np.testing.assert_array_equal(ops.matmul(a, weight.T), out)
+        transposed = ops.matmul(np.ascontiguousarray(a.T).T, weight.T)
+        np.testing.assert_array_equal(transposed, out)
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "gelu", "silu"])
+@pytest.mark.parametrize("backend", NATIVE)
+def test_a_turned_product_is_finished_like_a_packed_one(
+    activation: str | None, backend: str
+) -> None:
+    """96 rows turn C, 97 pack the weight; depth is cut in three."""
+    x, weight, bias, residual = drawn(97, 1100), drawn(200, 1100), drawn(200), drawn(97, 200)
+    options = {"activation": activation, "return_pre": True}
+    with using(backend), evergrad.num_threads(2):
+        packed = ops.linear(x, weight, bias, residual=residual, **options)
+        turned = ops.linear(x[:96], weight, bias, residual=residual[:96], **options)
+    for one, other in zip(turned, packed, strict=True):
+        np.testing.assert_array_equal(one, other[:96])

@@ -34,6 +34,7 @@
       evergrad::gemm_pack_b,                                      \
       evergrad::gemm_tile,                                        \
       evergrad::gemm_unpacked,                                    \
+      evergrad::gemm_turned,                                      \
       evergrad::gemm_dot,                                         \
       evergrad::gemm_sweep,                                       \
       evergrad::gemm_epilogue,                                    \

@@ -116,16 +116,28 @@ struct PanelStep {
   EVG_INLINE constexpr operator i64() const { return nr; }
 };
 
-// One tile of Rows x (Columns vectors). A's element (i, d) is at a[d * mr + i] and B is a panel of
-// nr columns, whatever Rows and Columns are; or, with a step of its own, rows where they lie. Only
-// m rows and n columns of the result are written, which with `Ahead` are all: in a run of whole
-// tiles there is time to fetch what comes next. Not inline: what goes on around the loop would take
-// registers away from it.
+// Floats from one row of A to the next, and from one step of depth to the next: in a panel, and in
+// rows where they lie.
+struct InPanel {
+  EVG_INLINE constexpr i64 row() const { return 1; }
+  EVG_INLINE constexpr i64 step() const { return mr; }
+};
+struct InRows {
+  i64 stride;
+  EVG_INLINE i64 row() const { return stride; }
+  EVG_INLINE constexpr i64 step() const { return 1; }
+};
+
+// One tile of Rows x (Columns vectors). A is a panel of mr rows and B one of nr columns, whatever
+// Rows and Columns are; or, with steps of their own, rows where they lie. Only m rows and n columns
+// of the result are written, which with `Ahead` are all: in a run of whole tiles there is time to
+// fetch what comes next. Not inline: what goes on around the loop would take registers away from
+// it.
 template <int Rows, int Columns = nv, bool Ahead = false, class Emit = Store,
-          class Step = PanelStep>
+          class Step = PanelStep, class Lie = InPanel>
 __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const Emit& emit, int m,
                                     int n, const char* ahead = nullptr, i64 ahead_step = 0,
-                                    Step b_step = {}) {
+                                    Step b_step = {}, Lie lie = {}) {
   Vec acc[Rows][Columns];
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
@@ -136,9 +148,9 @@ __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const
     for (int i = 0; i < Rows; ++i)
       for (int j = 0; j < Columns; j += per_line) emit.fetch(i, j);
   }
-  const float* const end = a + k * mr;
-  const float* const last = end - k % depth_steps * mr;
-  for (; a != last; a += depth_steps * mr, b += depth_steps * b_step) {
+  const float* const end = a + k * lie.step();
+  const float* const last = end - k % depth_steps * lie.step();
+  for (; a != last; a += depth_steps * lie.step(), b += depth_steps * b_step) {
     if (Ahead) {
       __builtin_prefetch(ahead, 0, 2);
       ahead += depth_steps * ahead_step;
@@ -150,9 +162,10 @@ __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const
         __builtin_prefetch(b + 8 * b_step + line);
     }
 #pragma GCC unroll 8
-    for (int d = 0; d < depth_steps; ++d) add_step(a + d * mr, 1, b + d * b_step, acc);
+    for (int d = 0; d < depth_steps; ++d)
+      add_step(a + d * lie.step(), lie.row(), b + d * b_step, acc);
   }
-  for (; a != end; a += mr, b += b_step) add_step(a, 1, b, acc);
+  for (; a != end; a += lie.step(), b += b_step) add_step(a, lie.row(), b, acc);
   if (Ahead || (n == Columns * Vec::width && m == Rows)) {
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
@@ -327,6 +340,60 @@ void gemm_unpacked(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_ro
                                                 b_row);
       }
     });
+}
+
+// A tile's sums, a row of `sums` for each column of C, as rows of C: emit(lane, column, x, mask).
+template <class Emit>
+EVG_INLINE void turn(const float* sums, int columns, int lanes, Emit emit) {
+  for (int at = 0; at < columns; at += Vec::width) {
+    const Mask some = first(columns - at < Vec::width ? columns - at : Vec::width);
+    for (int lane = 0; lane < lanes; lane += Vec::width) {
+      Vec r[Vec::width];
+#pragma GCC unroll 16
+      for (int i = 0; i < Vec::width; ++i)
+        r[i] = at + i < columns ? load(sums + (at + i) * nr + lane) : zero();
+      transpose(r);
+#pragma GCC unroll 16
+      for (int t = 0; t < Vec::width; ++t) {
+        if (lane + t >= lanes) break;
+        emit(lane + t, at, r[t], some);
+      }
+    }
+  }
+}
+
+// C turned: columns of B, each contiguous in depth, as they lie, times rows of A in panels of nr.
+void gemm_turned(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_col, float* c,
+                 i64 c_stride, bool accumulate, const Epilogue* epilogue) {
+  const auto tiles = [=](auto finish) {
+    for (i64 j = 0; j < n; j += mr)
+      with_rows(n - j, [=](auto rows) {
+        constexpr int columns = rows.value;
+        for (i64 i = 0; i < m; i += nr) {
+          const int lanes = static_cast<int>(min_of(nr, m - i));
+          alignas(64) float sums[mr * nr];
+          const Store to = {sums, nr, false};
+          const float *w = b + j * b_col, *x = a + i * k;
+          if (lanes <= nr / 2)
+            tile<columns, nv / 2, false, Store, PanelStep, InRows>(k, w, x, to, columns, nr / 2,
+                                                                   nullptr, 0, {}, {b_col});
+          else
+            tile<columns, nv, false, Store, PanelStep, InRows>(k, w, x, to, columns, nr, nullptr, 0,
+                                                               {}, {b_col});
+          turn(sums, columns, lanes, [=](int lane, int column, Vec sum, Mask some) {
+            float* const at = c + (i + lane) * c_stride + j + column;
+            if (accumulate) sum = load(at, some) + sum;
+            store(at, finish(sum, i + lane, j + column, some), some);
+          });
+        }
+      });
+  };
+  if (!epilogue) return tiles([](Vec x, i64, i64, Mask) { return x; });
+  with_activation(epilogue->activation, [=](auto kind) {
+    tiles([=](Vec x, i64 i, i64 j, Mask some) {
+      return finished<kind.value>(x, *epilogue, i, j, some);
+    });
+  });
 }
 
 // Few rows (decoding): the product is bound by reading the other operand, so it is read where it

@@ -114,6 +114,9 @@ struct KernelTable {
   // The same from packed A and B's rows, b_row apart, where they lie; n is a multiple of gemm_nr.
   void (*gemm_unpacked)(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row, float* c,
                         i64 c_stride, bool accumulate);
+  // From A's rows in panels of gemm_nr, and B's columns, each contiguous, where they lie.
+  void (*gemm_turned)(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_col, float* c,
+                      i64 c_stride, bool accumulate, const Epilogue* epilogue);
   // Few rows, read where they lie: dots of rows contiguous in depth, c[i * c_long + j * c_short];
   // or sweeps over a B with contiguous rows.
   void (*gemm_dot)(i64 long_rows, i64 short_rows, i64 k, const float* x, i64 x_row, const float* y,

@@ -15,8 +15,9 @@ constexpr i64 few_dots = 24, few_sweeps = 8;
 constexpr i64 depth_per_row = 5, not_many_dots = 256;
 constexpr i64 longest_sweep = 1 << 14;  // C stays in cache
 constexpr i64 floats_per_piece = 1 << 15;
-// Up to so many rows, each panel of B would serve few tiles.
-constexpr i64 some_rows = 128, most_depth = 8 * depth_block;
+// Up to so many rows, each panel of B would serve few tiles. Packing is dearer where it turns B,
+// but what is not turned then is C.
+constexpr i64 some_rows = 128, some_turned_rows = 96, most_depth = 8 * depth_block;
 
 }  // namespace
 
@@ -114,6 +115,48 @@ int unpacked(const Product& p, i64 threads) {
           t.gemm_pack_b(end - whole, depth, rows + whole, 1, p.b.row, packed_b);
           t.gemm_tile(m, end - whole, depth, from, packed_b, p.c + whole, p.c_row, add, nullptr,
                       from, 0);
+        }
+        has_packed[worker] = true;
+      },
+      workers);
+  return EVERGRAD_OK;
+}
+
+// A weight [n, k]: a dozen of its rows are read side by side, which should not share a set of L1.
+bool suits_turned(const Product& p, i64 threads) {
+  const i64 apart = p.b.col * static_cast<i64>(sizeof(float)), share = apart & -apart;
+  return p.plain() && !is_deep(p) && p.m <= some_turned_rows && p.k <= most_depth && p.b.row == 1 &&
+         p.n >= 2 * threads * p.table.gemm_mr && share <= 1024;
+}
+
+int turned(const Product& p, i64 threads) {
+  const KernelTable& t = p.table;
+  const i64 m = p.m, n = p.n, k = p.k, block = depth_of_blocks(k);
+  const i64 lanes = parts_of(m, t.gemm_nr) * t.gemm_nr;
+  // Columns by whole lines of C, in tasks of some tiles.
+  constexpr i64 line = 16, most_tasks = 4;
+  const i64 lines = parts_of(n, line);
+  const i64 tasks =
+      min_of(lines, threads * max_of(1, min_of(most_tasks, n / (threads * 8 * t.gemm_mr))));
+  const i64 workers = min_of(threads, tasks);
+  const Buffer scratch(workers * lanes * k);
+  if (!scratch) return EVERGRAD_NO_MEMORY;
+  bool has_packed[most_workers] = {};
+  parallel_for(
+      tasks,
+      [&](i64 task, int worker) {
+        float* const packed = scratch.get() + worker * lanes * k;
+        const i64 begin = task * lines / tasks * line;
+        const i64 end = min_of((task + 1) * lines / tasks * line, n);
+        for (i64 d = 0; d < k; d += block) {
+          const i64 depth = min_of(block, k - d);
+          if (!has_packed[worker])
+            t.gemm_pack_b(m, depth, p.a.data + d * p.a.col, p.a.row, p.a.col, packed + lanes * d);
+          const bool last = p.epilogue && d + block >= k;
+          const Epilogue epilogue = last ? p.epilogue->at(0, begin) : Epilogue{};
+          t.gemm_turned(m, end - begin, depth, packed + lanes * d, p.b.data + begin * p.b.col + d,
+                        p.b.col, p.c + begin, p.c_row, p.accumulate || d > 0,
+                        last ? &epilogue : nullptr);
         }
         has_packed[worker] = true;
       },

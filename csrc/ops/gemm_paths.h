@@ -35,6 +35,8 @@ bool suits_sweeps(const Product& p);
 int sweeps(const Product& p);
 bool suits_unpacked(const Product& p, i64 threads);
 int unpacked(const Product& p, i64 threads);
+bool suits_turned(const Product& p, i64 threads);
+int turned(const Product& p, i64 threads);
 int packed(const Product& p, i64 threads);  // suits all
 
 }  // namespace evergrad

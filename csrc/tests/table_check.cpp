@@ -160,6 +160,39 @@ void check_unpacked(i64 m, i64 k, bool accumulate) {
   }
 }
 
+// C turned, B's columns where they lie: the same bits, too, with an epilogue and without.
+void check_turned(i64 m, i64 n, i64 k, bool accumulate, bool finishes) {
+  for (const KernelTable* t : {&evergrad_kernels_scalar, &EVERGRAD_KERNELS(EVERGRAD_ISA)}) {
+    const i64 b_col = k + 3, stride = n + 5;
+    Random random(seed);
+    Buffer a = random.uniform(m * k), b = random.uniform((n - 1) * b_col + k);
+    Buffer turned = random.uniform((m - 1) * stride + n), packed = turned;
+    Buffer bias = random.uniform(n), residual = random.uniform(m * n);
+    Buffer pre(m * n, 0.0f), turned_pre(m * n, 0.0f);
+    const auto epilogue = [&](Buffer& to) {
+      return Epilogue{bias.data(), Activation::gelu, residual.data(), n, to.data(), n};
+    };
+    const Epilogue one = epilogue(pre), other = epilogue(turned_pre);
+    const auto whole = [](i64 lanes, i64 panel) { return (lanes + panel - 1) / panel * panel; };
+    Buffer a_packed(whole(m, t->gemm_mr) * k), b_packed(whole(n, t->gemm_nr) * k);
+    t->gemm_pack_a(m, k, a.data(), k, 1, a_packed.data());
+    t->gemm_pack_b(n, k, b.data(), b_col, 1, b_packed.data());
+    t->gemm_tile(m, n, k, a_packed.data(), b_packed.data(), packed.data(), stride, accumulate,
+                 finishes ? &one : nullptr, a_packed.data(), 0);
+    Buffer lanes(whole(m, t->gemm_nr) * k);
+    t->gemm_pack_b(m, k, a.data(), k, 1, lanes.data());
+    t->gemm_turned(m, n, k, lanes.data(), b.data(), b_col, turned.data(), stride, accumulate,
+                   finishes ? &other : nullptr);
+    check::expect(same_bits(turned, packed) && turned.intact() && same_bits(turned_pre, pre),
+                  label("gemm_turned", {{"m", m},
+                                        {"n", n},
+                                        {"k", k},
+                                        {"accumulate", accumulate},
+                                        {"finishes", finishes}}) +
+                      " " + t->isa);
+  }
+}
+
 void check_epilogue(i64 n, Activation activation, bool bias, bool residual, bool pre) {
   compare(label("gemm_epilogue", {{"n", n},
                                   {"activation", static_cast<i64>(activation)},
@@ -756,6 +789,8 @@ int main() {
         check_gemm(m, n, 19, accumulate);
         check_gemm(m, 17, n, accumulate);
         check_unpacked(m, n, accumulate);
+        for (const i64 k : {i64{1}, i64{7}, i64{40}})
+          for (const bool finishes : {false, true}) check_turned(m, n, k, accumulate, finishes);
       }
     for (const Activation kind : activations) {
       check_epilogue(n, kind, true, true, true);
