@@ -124,6 +124,55 @@ def test_multiplies_looks_at_all_that_a_view_spans():
         native.multiplies(a, b)
 
 
+WEIGHT, BIAS = np.zeros((5, 6), np.float32), np.zeros(5, np.float32)
+DEEP, DEEP_OUT = np.zeros((2, 4, 6), np.float32), np.zeros((2, 4, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("expected", "x", "weight", "bias", "residual", "out"),
+    [
+        (True, X, WEIGHT, None, None, None),
+        (True, X, WEIGHT, BIAS, OUT, OUT.copy()),
+        (True, DEEP, WEIGHT, BIAS, DEEP_OUT, DEEP_OUT.copy()),
+        (True, X[0], WEIGHT, BIAS, BIAS, BIAS.copy()),
+        (True, X, WEIGHT[:0], None, None, None),
+        (True, _read_only(X.copy()), WEIGHT, BIAS, None, OUT),
+        (False, X, WEIGHT.T, None, None, None),
+        (False, X, WEIGHT[:, :5], None, None, None),
+        (False, X[..., None][0, 0], WEIGHT, None, None, None),
+        (False, X[0, 0], WEIGHT, None, None, None),
+        (False, X.T, WEIGHT, None, None, None),
+        (False, X, BIAS, None, None, None),
+        (False, X, WEIGHT.astype(np.float64), None, None, None),
+        (False, X, WEIGHT, BIAS[:4], None, None),
+        (False, X, WEIGHT, BIAS[None], None, None),
+        (False, X, WEIGHT, None, OUT[:3], None),
+        (False, DEEP, WEIGHT, None, DEEP_OUT.reshape(8, 5), None),
+        (False, DEEP, WEIGHT, None, DEEP_OUT.reshape(4, 2, 5), None),
+        (False, X, WEIGHT, None, None, OUT[0]),
+        (False, X, WEIGHT, None, None, _read_only(OUT.copy())),
+        (False, X, WEIGHT, BIAS, OUT, OUT),  # over the residual: the checks see to it
+        (False, X, X, None, None, X[:, :4].copy()[:, :3]),
+        (False, X[:, :5].copy(), np.zeros((5, 5), np.float32), None, OUT, OUT),
+        (False, None, WEIGHT, None, None, None),
+        (False, X, None, None, None, None),
+        (False, X, X.tolist(), None, None, None),
+    ],
+)
+def test_affine_is_a_layer_that_needs_no_further_check(expected, x, weight, bias, residual, out):
+    assert native.affine(x, weight, bias, residual, out) is expected
+    with pytest.raises(TypeError):
+        native.affine(x, weight, bias, residual)
+
+
+def test_affine_sees_an_output_over_what_is_read():
+    memory = np.zeros(100, np.float32)
+    x, weight, bias = memory[:24].reshape(4, 6), memory[24:54].reshape(5, 6), memory[54:59]
+    assert native.affine(x, weight, bias, None, memory[60:80].reshape(4, 5))
+    for start in (4, 23, 30, 50, 58):
+        assert not native.affine(x, weight, bias, None, memory[start : start + 20].reshape(4, 5))
+
+
 @pytest.mark.parametrize(
     ("expected", "x", "upper"),
     [

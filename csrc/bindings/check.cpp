@@ -46,6 +46,9 @@ struct Span {
   bool meets(const Span& other) const { return first < other.last && other.first < last; }
 };
 
+// Of a C-contiguous array of floats.
+Span span_of(const Proxy* x) { return {x->data, x->data + elements(x) * sizeof(float)}; }
+
 bool has_shape(const Proxy* x, PyObject* shape) {
   if (shape == Py_None) return true;
   if (!PyTuple_CheckExact(shape) || PyTuple_GET_SIZE(shape) != x->nd) return false;
@@ -72,7 +75,7 @@ PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
     const bool written = i >= inputs;
     const Proxy* array = array_of(x, float32_dtype, written ? writable : readable);
     if (!array || !has_shape(array, args[2 + 2 * i])) Py_RETURN_FALSE;
-    const Span span{array->data, array->data + elements(array) * sizeof(float)};
+    const Span span = span_of(array);
     for (Py_ssize_t j = 0; written && j < held; ++j)
       if (span.meets(seen[j])) Py_RETURN_FALSE;
     seen[held++] = span;
@@ -105,6 +108,44 @@ PyObject* multiplies(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return PyBool_FromLong(is_matrix(out, &in_out) && out->dimensions[0] == a->dimensions[0] &&
                          out->dimensions[1] == b->dimensions[1] && !in_out.meets(in_a) &&
                          !in_out.meets(in_b));
+}
+
+// Whether x has the shape of `like` but for its last dimension, which is `last`.
+bool has_shape_of(const Proxy* x, const Proxy* like, Py_ssize_t last) {
+  if (x->nd != like->nd || x->dimensions[x->nd - 1] != last) return false;
+  for (int i = 0; i + 1 < x->nd; ++i)
+    if (x->dimensions[i] != like->dimensions[i]) return false;
+  return true;
+}
+
+PyObject* affine(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 5)
+    return misused("affine: expected x, weight, and a bias, a residual, an out, or None");
+  const Proxy *x = array_of(args[0], float32_dtype, readable),
+              *weight = array_of(args[1], float32_dtype, readable);
+  if (!x || !weight || x->nd < 1 || weight->nd != 2 ||
+      weight->dimensions[1] != x->dimensions[x->nd - 1])
+    Py_RETURN_FALSE;
+  const Py_ssize_t features = weight->dimensions[0];
+  Span read[4] = {span_of(x), span_of(weight)};
+  int held = 2;
+  if (args[2] != Py_None) {
+    const Proxy* bias = array_of(args[2], float32_dtype, readable);
+    if (!bias || bias->nd != 1 || bias->dimensions[0] != features) Py_RETURN_FALSE;
+    read[held++] = span_of(bias);
+  }
+  if (args[3] != Py_None) {
+    const Proxy* residual = array_of(args[3], float32_dtype, readable);
+    if (!residual || !has_shape_of(residual, x, features)) Py_RETURN_FALSE;
+    read[held++] = span_of(residual);
+  }
+  if (args[4] == Py_None) Py_RETURN_TRUE;
+  const Proxy* out = array_of(args[4], float32_dtype, writable);
+  if (!out || !has_shape_of(out, x, features)) Py_RETURN_FALSE;
+  const Span written = span_of(out);
+  for (int i = 0; i < held; ++i)
+    if (written.meets(read[i])) Py_RETURN_FALSE;
+  Py_RETURN_TRUE;
 }
 
 PyObject* within(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -151,6 +192,11 @@ PyMethodDef methods[] = {
          "``multiplies(a, b, out)``: True if a and b are aligned float32 matrices that have\n"
          "elements, rows or columns that are contiguous, and a product; and if out, unless it is\n"
          "None, is C-contiguous, writable, of the product's shape, and apart from both."),
+    fast(
+        "affine", affine,
+        "``affine(x, weight, bias, residual, out)``: True if all that are there are C-contiguous,\n"
+        "aligned float32 arrays, their shapes fit x [..., in] and weight [features, in], and out\n"
+        "is writable and apart from the others. The last three may be None."),
     fast("within", within,
          "``within(x, upper)``: True if x is a C-contiguous, aligned int64 array of numbers in\n"
          "[0, upper)."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Decoder', 'adam_step', 'adam_step_rows', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'multiplies', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'prefixed_strings', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'round_trip', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
+__all__: list[str] = ['Decoder', 'adam_step', 'adam_step_rows', 'affine', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'multiplies', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'prefixed_strings', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'round_trip', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
 class Decoder:
     def __init__(self, blocks: collections.abc.Sequence) -> None:
         ...
@@ -15,6 +15,12 @@ def adam_step(param: numpy.ndarray, grad: numpy.ndarray, exp_avg: numpy.ndarray,
     ...
 def adam_step_rows(param: numpy.ndarray, grad: numpy.ndarray, exp_avg: numpy.ndarray, exp_avg_sq: numpy.ndarray, rows: numpy.ndarray, skipped: numpy.ndarray, step: typing.SupportsInt | typing.SupportsIndex, lr: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, eps: typing.SupportsFloat | typing.SupportsIndex, weight_decay: typing.SupportsFloat | typing.SupportsIndex, decoupled: bool, grad_scale: typing.SupportsFloat | typing.SupportsIndex) -> None:
     ...
+def affine(*args, **kwargs):
+    """
+    ``affine(x, weight, bias, residual, out)``: True if all that are there are C-contiguous,
+    aligned float32 arrays, their shapes fit x [..., in] and weight [features, in], and out
+    is writable and apart from the others. The last three may be None.
+    """
 def apart(x: numpy.ndarray, *args) -> bool:
     """
     True if the memory that x spans meets that of no other array (or None).

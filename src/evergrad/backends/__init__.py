@@ -64,6 +64,7 @@ class _Active:
     apart: Callable[..., bool]
     plain: Callable[..., bool]
     multiplies: Callable[[Any, Any, Any], bool]
+    affine: Callable[[Any, Any, Any, Any, Any], bool]
     within: Callable[[Any, int], bool]
     rising: Callable[[Any, int | None], bool]
     prefixed_strings: Callable[[Any, int, int], tuple[list[str], int]]
@@ -122,6 +123,7 @@ _HELPERS: dict[str, Callable[..., Any]] = {
     "apart": _apart,
     "plain": _never,
     "multiplies": _never,
+    "affine": _never,
     "within": _never,
     "rising": _never,
     "prefixed_strings": _prefixed_strings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -229,6 +230,29 @@ def linear(
     array([[3., 0.]], dtype=float32)
     """
     _check.choice("activation", activation, ACTIVATIONS)
+    data = weight
+    if not active.affine(x, weight, bias, residual, out):
+        data = _linear_checks(x, weight, bias, residual, out)
+    shape = (*x.shape[:-1], weight.shape[0])
+    rest = (bias, activation, _check.rows(residual), return_pre, _check.rows(out))
+    if isinstance(weight, PackedWeight):
+        result, pre = active.linear_packed(_check.rows(x), data, weight.shape[0], *rest)
+    elif isinstance(weight, QuantizedWeight):
+        result, pre = active.linear_quantized(_check.rows(x), data, weight.kind, *rest)
+    else:
+        result, pre = active.linear(_check.rows(x), data, *rest)
+    result = _check.shaped(result, shape) if out is None else out
+    return (result, _check.shaped(pre, shape)) if return_pre else result
+
+
+def _linear_checks(
+    x: np.ndarray,
+    weight: np.ndarray | PackedWeight | QuantizedWeight,
+    bias: np.ndarray | None,
+    residual: np.ndarray | None,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    """The array behind the weight."""
     _check.floats("x", x)
     _check.has_rank("x", x, 1)
     if isinstance(weight, PackedWeight):
@@ -241,14 +265,10 @@ def linear(
     elif isinstance(weight, QuantizedWeight):
         data = weight.data
     else:
-        _check.floats("weight", weight)
-        _check.has_rank("weight", weight, 2, 2)
         data = weight
-        _check.same_dtype("x", x, weight=data)
+        _weight_checks(x, data)
     if weight.shape[1] != x.shape[-1]:
-        raise ValueError(
-            f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
-        )
+        raise _misfit(x, weight)
     shape = (*x.shape[:-1], weight.shape[0])
     read = None if out is None else data  # what only an output has to be apart from
     if not active.plain(
@@ -260,15 +280,19 @@ def linear(
             _check.output("out", out, shape, "x", x)
             _check.no_overlap("out", out, x=x, weight=data, bias=bias)
             _check.in_place_or_apart("out", out, residual=residual)
-    rest = (bias, activation, _check.rows(residual), return_pre, _check.rows(out))
-    if isinstance(weight, PackedWeight):
-        result, pre = active.linear_packed(_check.rows(x), data, weight.shape[0], *rest)
-    elif isinstance(weight, QuantizedWeight):
-        result, pre = active.linear_quantized(_check.rows(x), data, weight.kind, *rest)
-    else:
-        result, pre = active.linear(_check.rows(x), data, *rest)
-    result = _check.shaped(result, shape) if out is None else out
-    return (result, _check.shaped(pre, shape)) if return_pre else result
+    return data
+
+
+def _weight_checks(x: np.ndarray, weight: np.ndarray) -> None:
+    _check.floats("weight", weight)
+    _check.has_rank("weight", weight, 2, 2)
+    _check.same_dtype("x", x, weight=weight)
+
+
+def _misfit(x: np.ndarray, weight: np.ndarray | PackedWeight | QuantizedWeight) -> ValueError:
+    return ValueError(
+        f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {weight.shape}"
+    )
 
 
 def gradient_checks(
@@ -340,16 +364,14 @@ def linear_backward(
     ([[1.0, 2.0]], [[1.0, 1.0]], [1.0])
     """
     _check.choice("activation", activation, ACTIVATIONS)
-    _check.floats("x", x)
-    _check.has_rank("x", x, 1)
-    matrix = decoded(weight, need_dweight)
-    _check.floats("weight", matrix)
-    _check.has_rank("weight", matrix, 2, 2)
-    _check.same_dtype("x", x, weight=matrix)
-    if matrix.shape[1] != x.shape[-1]:
-        raise ValueError(
-            f"weight: expected [out_features, {x.shape[-1]}] to fit x, got shape {matrix.shape}"
-        )
+    matrix: Any = weight
+    if dout is None or not active.affine(x, weight, None, dout, None):
+        _check.floats("x", x)
+        _check.has_rank("x", x, 1)
+        matrix = decoded(weight, need_dweight)
+        _weight_checks(x, matrix)
+        if matrix.shape[1] != x.shape[-1]:
+            raise _misfit(x, matrix)
     shape = (*x.shape[:-1], matrix.shape[0])
     if dout is None or (saved is None) != (activation is None) or not active.plain(
         3, x, None, matrix, None, dout, shape, saved, shape,
