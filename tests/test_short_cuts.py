@@ -173,6 +173,11 @@ def test_affine_sees_an_output_over_what_is_read():
         assert not native.affine(x, weight, bias, None, memory[start : start + 20].reshape(4, 5))
 
 
+def test_an_array_is_no_choice():
+    with pytest.raises(ValueError, match="activation: expected one of"):
+        ops.linear(X, WEIGHT, activation=np.array(["relu", "gelu"]))
+
+
 @pytest.mark.parametrize(
     ("expected", "x", "upper"),
     [
