@@ -596,6 +596,7 @@ def test_word_piece_of_a_gguf(minilm):
         ({"merges": ["b a"]}, "got 'b a'"),
         ({"tokens": ["a", "a"]}, "twice"),
         ({"token_type": [1]}, "1 entries for 3 tokens"),
+        ({"token_type": []}, "0 entries for 3 tokens"),
         ({"token_type": ["1", "1", "1"]}, "expected integers"),
         ({"token_type": 1}, "expected integers"),
         ({"model": "llama"}, "scores is missing"),

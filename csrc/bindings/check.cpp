@@ -84,7 +84,7 @@ PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }
 
 // The memory of a matrix, if x is one that has elements, and rows or columns that are contiguous.
-bool is_matrix(const Proxy* x, Span* span) {
+bool matrix_span(const Proxy* x, Span* span) {
   constexpr Py_ssize_t size = sizeof(float);
   if (!x || x->nd != 2) return false;
   const Py_ssize_t rows = x->dimensions[0], columns = x->dimensions[1];
@@ -101,11 +101,11 @@ PyObject* multiplies(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const Proxy *a = array_of(args[0], float32_dtype, aligned),
               *b = array_of(args[1], float32_dtype, aligned);
   Span in_a, in_b, in_out;
-  if (!is_matrix(a, &in_a) || !is_matrix(b, &in_b) || a->dimensions[1] != b->dimensions[0])
+  if (!matrix_span(a, &in_a) || !matrix_span(b, &in_b) || a->dimensions[1] != b->dimensions[0])
     Py_RETURN_FALSE;
   if (args[2] == Py_None) Py_RETURN_TRUE;
   const Proxy* out = array_of(args[2], float32_dtype, writable);
-  return PyBool_FromLong(is_matrix(out, &in_out) && out->dimensions[0] == a->dimensions[0] &&
+  return PyBool_FromLong(matrix_span(out, &in_out) && out->dimensions[0] == a->dimensions[0] &&
                          out->dimensions[1] == b->dimensions[1] && !in_out.meets(in_a) &&
                          !in_out.meets(in_b));
 }

@@ -1,7 +1,8 @@
-// Matrix product from packed panels: the register tile, packing, and the fused epilogue.
+// The matrix product: the register tile, packing, and the fused epilogue.
 //
-// C[m, n] (+)= A[m, k] B[k, n]. Both operands are packed so that the inner loop reads memory in
-// order, whatever their strides were:
+// C[m, n] (+)= A[m, k] B[k, n]. Large operands are packed so that the inner loop reads memory in
+// order, whatever their strides were; small products read one of them where it lies (gemm_unpacked,
+// gemm_turned, and below). Panels are:
 //   A: panels of `mr` rows,    panel p at p * mr * k, element (i, d) of a panel at d * mr + i
 //   B: panels of `nr` columns, panel p at p * nr * k, element (d, j) of a panel at d * nr + j
 // Both are the same layout: lanes side by side, depth outwards; short panels are padded with zeros.
@@ -343,6 +344,8 @@ void gemm_unpacked(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_ro
 }
 
 // A tile's sums, a row of `sums` for each column of C, as rows of C: emit(lane, column, x, mask).
+// Squares are turned, so there are rows for all columns of the last one.
+constexpr int turned_columns = (mr + Vec::width - 1) / Vec::width * Vec::width;
 template <class Emit>
 EVG_INLINE void turn(const float* sums, int columns, int lanes, Emit emit) {
   for (int at = 0; at < columns; at += Vec::width) {
@@ -350,8 +353,7 @@ EVG_INLINE void turn(const float* sums, int columns, int lanes, Emit emit) {
     for (int lane = 0; lane < lanes; lane += Vec::width) {
       Vec r[Vec::width];
 #pragma GCC unroll 16
-      for (int i = 0; i < Vec::width; ++i)
-        r[i] = at + i < columns ? load(sums + (at + i) * nr + lane) : zero();
+      for (int i = 0; i < Vec::width; ++i) r[i] = load(sums + (at + i) * nr + lane);
       transpose(r);
 #pragma GCC unroll 16
       for (int t = 0; t < Vec::width; ++t) {
@@ -362,31 +364,38 @@ EVG_INLINE void turn(const float* sums, int columns, int lanes, Emit emit) {
   }
 }
 
+// The sums of a tile of some columns of B, as they lie, and a panel of A: a row for each column.
+void turned_tile(i64 k, const float* b, i64 b_col, int columns, const float* a, int lanes,
+                 float* sums) {
+  with_rows(columns, [=](auto rows) {
+    const Store to = {sums, nr, false};
+    const auto run = [=](auto vectors) {
+      tile<rows.value, vectors.value, false, Store, PanelStep, InRows>(
+          k, b, a, to, rows.value, vectors.value * Vec::width, nullptr, 0, {}, {b_col});
+    };
+    if (lanes <= nr / 2)
+      run(Constant<nv / 2>{});
+    else
+      run(Constant<nv>{});
+  });
+}
+
 // C turned: columns of B, each contiguous in depth, as they lie, times rows of A in panels of nr.
 void gemm_turned(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_col, float* c,
                  i64 c_stride, bool accumulate, const Epilogue* epilogue) {
   const auto tiles = [=](auto finish) {
+    alignas(64) float sums[turned_columns * nr] = {};
     for (i64 j = 0; j < n; j += mr)
-      with_rows(n - j, [=](auto rows) {
-        constexpr int columns = rows.value;
-        for (i64 i = 0; i < m; i += nr) {
-          const int lanes = static_cast<int>(min_of(nr, m - i));
-          alignas(64) float sums[mr * nr];
-          const Store to = {sums, nr, false};
-          const float *w = b + j * b_col, *x = a + i * k;
-          if (lanes <= nr / 2)
-            tile<columns, nv / 2, false, Store, PanelStep, InRows>(k, w, x, to, columns, nr / 2,
-                                                                   nullptr, 0, {}, {b_col});
-          else
-            tile<columns, nv, false, Store, PanelStep, InRows>(k, w, x, to, columns, nr, nullptr, 0,
-                                                               {}, {b_col});
-          turn(sums, columns, lanes, [=](int lane, int column, Vec sum, Mask some) {
-            float* const at = c + (i + lane) * c_stride + j + column;
-            if (accumulate) sum = load(at, some) + sum;
-            store(at, finish(sum, i + lane, j + column, some), some);
-          });
-        }
-      });
+      for (i64 i = 0; i < m; i += nr) {
+        const int columns = static_cast<int>(min_of(mr, n - j));
+        const int lanes = static_cast<int>(min_of(nr, m - i));
+        turned_tile(k, b + j * b_col, b_col, columns, a + i * k, lanes, sums);
+        turn(sums, columns, lanes, [=](int lane, int column, Vec sum, Mask some) {
+          float* const at = c + (i + lane) * c_stride + j + column;
+          if (accumulate) sum = load(at, some) + sum;
+          store(at, finish(sum, i + lane, j + column, some), some);
+        });
+      }
   };
   if (!epilogue) return tiles([](Vec x, i64, i64, Mask) { return x; });
   with_activation(epilogue->activation, [=](auto kind) {

@@ -41,7 +41,7 @@ void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_
   const auto use = [&](i64 at, int chain, const Vec(&numbers)[Weights]) {
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i) {
-      const Vec xv = held(load(x + i * x_row + at));
+      const Vec each = load(x + i * x_row + at), xv = Weights > 1 ? held(each) : each;
 #pragma GCC unroll 2
       for (int r = 0; r < Weights; ++r)
         acc[i][r][chain % chains] = fma(numbers[r], xv, acc[i][r][chain % chains]);

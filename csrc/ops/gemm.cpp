@@ -21,7 +21,7 @@ int gemm(i64 m, i64 n, i64 k, Matrix a, Matrix b, float* c, i64 c_row, bool accu
       serial_flops;
   const i64 threads = worth ? workers_here() : 1;
   if (suits_unpacked(p, threads)) return unpacked(p, threads);
-  if (suits_turned(p, threads)) return turned(p, threads);
+  if (suits_turned(p)) return turned(p, threads);
   return packed(p, threads);
 }
 

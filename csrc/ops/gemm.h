@@ -1,4 +1,4 @@
-// The blocked matrix product that other drivers call.
+// The matrix product that other drivers call.
 #pragma once
 
 #include <cstring>

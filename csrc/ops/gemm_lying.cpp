@@ -19,6 +19,13 @@ constexpr i64 floats_per_piece = 1 << 15;
 // but what is not turned then is C.
 constexpr i64 some_rows = 128, some_turned_rows = 96, most_depth = 8 * depth_block;
 
+// The largest power of two that divides a stride, in bytes: sets of a cache that lie so far apart
+// are the only ones that rows at this stride begin in.
+i64 distance_of_sets(i64 stride) {
+  const i64 bytes = stride * static_cast<i64>(sizeof(float));
+  return bytes & -bytes;
+}
+
 }  // namespace
 
 bool suits_dots(const Product& p) {
@@ -73,13 +80,13 @@ int sweeps(const Product& p) {
   return EVERGRAD_OK;
 }
 
-// Each worker packs A for itself, so it should have columns enough. Rows of B a power of two apart
-// share few sets of the cache, in which a panel has to stay.
+// Each worker packs A for itself, so it should have columns enough. A panel of B, rows at a stride,
+// has to stay in the cache.
 bool suits_unpacked(const Product& p, i64 threads) {
-  const i64 apart = p.b.row * static_cast<i64>(sizeof(float)), share = apart & -apart;
+  const i64 distance = distance_of_sets(p.b.row);
   return p.plain() && !p.epilogue && !is_deep(p) && p.m <= some_rows && p.k <= most_depth &&
-         p.b.col == 1 && p.n >= 2 * threads * p.table.gemm_nr && share >= 64 &&
-         depth_of_blocks(p.k) * share <= l2_bytes() / 2;
+         p.b.col == 1 && p.n >= 2 * threads * p.table.gemm_nr && distance >= 64 &&
+         depth_of_blocks(p.k) * distance <= l2_bytes() / 2;
 }
 
 int unpacked(const Product& p, i64 threads) {
@@ -122,11 +129,11 @@ int unpacked(const Product& p, i64 threads) {
   return EVERGRAD_OK;
 }
 
-// A weight [n, k]: a dozen of its rows are read side by side, which should not share a set of L1.
-bool suits_turned(const Product& p, i64 threads) {
-  const i64 apart = p.b.col * static_cast<i64>(sizeof(float)), share = apart & -apart;
+// A weight [n, k]: a dozen of its rows are read side by side, from L1. Whether depends on the shape
+// alone, since the factors change sides: of two NaNs another one is left.
+bool suits_turned(const Product& p) {
   return p.plain() && !is_deep(p) && p.m <= some_turned_rows && p.k <= most_depth && p.b.row == 1 &&
-         p.n >= 2 * threads * p.table.gemm_mr && share <= 1024;
+         p.n >= 4 * p.table.gemm_mr && distance_of_sets(p.b.col) <= 1024;
 }
 
 int turned(const Product& p, i64 threads) {

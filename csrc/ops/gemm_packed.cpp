@@ -31,6 +31,7 @@ constexpr i64 floats_per_seam = 300;
 
 // One operand, lanes along C's rows or columns.
 struct Side {
+  const KernelTable& table;
   void (*pack)(i64 lanes, i64 depth, const float* x, i64 lane_stride, i64 depth_stride,
                float* packed);
   i64 panel, lanes;
@@ -53,8 +54,8 @@ struct Side {
     for (; begin < end; begin += panel, packed += panel * depth) {
       const i64 count = min_of(panel, end - begin);
       for (i64 i = 0; i < count; ++i)
-        kernels().unpack(quantized->kind, depth, quantized->at(begin + i, d),
-                         decoded.get() + i * depth);
+        table.unpack(quantized->kind, depth, quantized->at(begin + i, d),
+                     decoded.get() + i * depth);
       pack(count, depth, decoded.get(), depth, 1, packed);
     }
     return true;
@@ -62,11 +63,12 @@ struct Side {
 };
 
 Side rows_of(const Product& p) {
-  return {p.table.gemm_pack_a, p.table.gemm_mr, p.m, p.a.data, p.a.row, p.a.col, nullptr};
+  return {p.table, p.table.gemm_pack_a, p.table.gemm_mr, p.m, p.a.data, p.a.row, p.a.col, nullptr};
 }
 
 Side columns_of(const Product& p) {
-  return {p.table.gemm_pack_b, p.table.gemm_nr, p.n, p.b.data, p.b.col, p.b.row, p.quantized_b};
+  return {p.table, p.table.gemm_pack_b, p.table.gemm_nr, p.n, p.b.data, p.b.col,
+          p.b.row, p.quantized_b};
 }
 
 // What of the shared side is packed at a time: lanes [s0, s1) and blocks of depth [g0, g1).
@@ -101,7 +103,8 @@ struct Packed {
         own_packed(p.packed_b && rows_shared),
         shared_packed(p.packed_b && !rows_shared),
         halves(is_deep(p) ? 2 : 1),
-        block(depth_of_a_block()),
+        // Decoding begins where a block of the format does.
+        block(depth_of_blocks(p.k, halves, p.quantized_b ? p.quantized_b->numbers : 1)),
         // A product without depth still owes C its zeros and its epilogue: one empty block.
         blocks(p.k > 0 ? parts_of(p.k, halves * block) : 1),
         slab(min_of(shared_lanes / shared.panel, shared.panels()) * shared.panel),
@@ -136,13 +139,6 @@ struct Packed {
           p.table.add_rows(p.n, second + i * p.n, p.c + i * p.c_row);
       });
     return EVERGRAD_OK;
-  }
-
-  i64 depth_of_a_block() const {
-    const i64 most_blocks = max_of(1, parts_of(parts_of(p.k, halves), depth_block));
-    // Decoding begins where a block of the format does.
-    const i64 unit = p.quantized_b ? p.quantized_b->numbers : 1;
-    return parts_of(parts_of(p.k, halves * most_blocks), unit) * unit;
   }
 
   i64 pieces() const {
@@ -242,7 +238,7 @@ i64 packed_size(i64 n, i64 k) noexcept {
 
 void pack(i64 n, i64 k, Matrix b, float* packed) noexcept {
   const KernelTable& t = kernels();
-  const Side columns{t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, nullptr};
+  const Side columns{t, t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, nullptr};
   const i64 block = depth_of_blocks(k);
   const i64 width = columns.panels() * columns.panel, step = panels_per_task * columns.panel;
   parallel_ranges(n, step, [&](i64 begin, i64 end) {

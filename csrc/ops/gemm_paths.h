@@ -21,10 +21,14 @@ struct Product {
   bool plain() const { return !packed_b && !quantized_b && k > 0; }
 };
 
-// Every element of C is a sum over blocks of depth. Only their cut shows in its bits, and that
-// depends on the depth alone: at most so much, since panels of A and B stream through L1.
+// The bits of C follow from the path and the shape, never from the threads. Where B is packed, or
+// read in tiles, an element is a sum over blocks of depth, equal ones: at most so much each, since
+// panels of A and B stream through L1; of each half of the depth, and in whole units.
 constexpr i64 depth_block = 512;
-inline i64 depth_of_blocks(i64 k) { return parts_of(k, max_of(1, parts_of(k, depth_block))); }
+inline i64 depth_of_blocks(i64 k, i64 halves = 1, i64 unit = 1) {
+  const i64 half = parts_of(k, halves), blocks = max_of(1, parts_of(half, depth_block));
+  return parts_of(parts_of(half, blocks), unit) * unit;
+}
 
 // A product much deeper than wide is computed in two halves of its depth.
 bool is_deep(const Product& p);
@@ -35,7 +39,7 @@ bool suits_sweeps(const Product& p);
 int sweeps(const Product& p);
 bool suits_unpacked(const Product& p, i64 threads);
 int unpacked(const Product& p, i64 threads);
-bool suits_turned(const Product& p, i64 threads);
+bool suits_turned(const Product& p);
 int turned(const Product& p, i64 threads);
 int packed(const Product& p, i64 threads);  // suits all
 

@@ -26,11 +26,14 @@ struct alignas(128) Line {
 
 double round_trip() noexcept {
   constexpr int turns = 12;
+  const i64 workers = workers_here();
+  if (workers < 2) return 0;
   Line there, back;
   double best = 0;
-  if (workers_here() < 2) return best;
-  parallel_for(2, [&](i64 side) {
-    for (int turn = 1; turn <= turns; ++turn) {
+  int done = 0;
+  // All workers come, though two would do: OpenMP lets go of threads that a loop has no use for.
+  parallel_for(workers, [&](i64 side) {
+    for (int turn = 1; side < 2 && turn <= turns; ++turn) {
       if (side == 1) {
         if (!there.reaches(turn)) return;
         back.turn.store(turn, std::memory_order_release);
@@ -41,21 +44,27 @@ double round_trip() noexcept {
       if (!back.reaches(turn)) return;
       const double time = std::chrono::duration<double, std::nano>(Clock::now() - begin).count();
       if (turn == 1 || time < best) best = time;
+      done = turn;
     }
   });
-  return best;
+  return done == turns ? best : 0;
 }
 
 bool workers_are_near() noexcept {
+  using namespace std::chrono;
   constexpr double far = 300;
-  constexpr auto pause = std::chrono::milliseconds(100);
+  constexpr Clock::rep shortest = nanoseconds(milliseconds(100)).count(), longest = 32 * shortest;
   static std::atomic<bool> near{false};
-  static std::atomic<Clock::rep> next{0};
+  static std::atomic<Clock::rep> next{0}, pause{shortest};
   if (workers_here() < 2) return false;
-  const auto now = Clock::now().time_since_epoch();
-  if (now.count() >= next.load(std::memory_order_relaxed)) {
-    next.store((now + pause).count(), std::memory_order_relaxed);
-    if (const double time = round_trip(); time > 0) near.store(time < far);
+  const Clock::rep now = duration_cast<nanoseconds>(Clock::now().time_since_epoch()).count();
+  if (now >= next.load(std::memory_order_relaxed)) {
+    const Clock::rep wait = pause.load(std::memory_order_relaxed);
+    next.store(now + wait, std::memory_order_relaxed);
+    const double time = round_trip();
+    near.store(time > 0 && time < far, std::memory_order_relaxed);
+    const Clock::rep twice = 2 * wait < longest ? 2 * wait : longest;
+    pause.store(time > 0 ? shortest : twice, std::memory_order_relaxed);
   }
   return near.load(std::memory_order_relaxed);
 }

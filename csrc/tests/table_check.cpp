@@ -789,8 +789,10 @@ int main() {
         check_gemm(m, n, 19, accumulate);
         check_gemm(m, 17, n, accumulate);
         check_unpacked(m, n, accumulate);
-        for (const i64 k : {i64{1}, i64{7}, i64{40}})
+        for (const i64 k : {i64{1}, i64{7}, i64{40}}) {
           for (const bool finishes : {false, true}) check_turned(m, n, k, accumulate, finishes);
+          check_turned(m + 32, n, k, accumulate, true);
+        }
       }
     for (const Activation kind : activations) {
       check_epilogue(n, kind, true, true, true);

@@ -185,7 +185,7 @@ def bench(
             "limits": limits and {
                 "flops": limits.flops,
                 "bytes_per_second": limits.bandwidth,
-                "round_trip": limits.round_trip,
+                "round_trip": limits.round_trip or None,
             },
             "results": [result.as_dict() for result in results],
             "steps": [result.as_dict() for result in step_results],

@@ -365,6 +365,7 @@ def linear_backward(
     """
     _check.choice("activation", activation, ACTIVATIONS)
     matrix: Any = weight
+    # dout has the shape of the layer's output, as a residual has.
     if dout is None or not active.affine(x, weight, None, dout, None):
         _check.floats("x", x)
         _check.has_rank("x", x, 1)

@@ -100,7 +100,7 @@ class BytePairs:
     def _within(self, text: str) -> dict[str, int]:
         """The tokens that occur in a text."""
         size = len(text)
-        if size * size > 2 * len(self.ids):  # it has more parts than there are tokens
+        if 2 * size * size > len(self.ids):  # to make all its parts takes longer
             return {token: number for token, number in self.ids.items() if token in text}
         parts = {text[i:j] for i in range(size) for j in range(i + 1, size + 1)}
         return {part: self.ids[part] for part in parts & self.ids.keys()}

@@ -69,12 +69,12 @@ def from_gguf(
     tokens = list(map(str, tokens))
     given = _get(metadata, "token_type")
     types = np.ones(len(tokens), np.int64) if given is None else np.asarray(given)
-    if types.ndim != 1 or not np.issubdtype(types.dtype, np.integer):
-        raise ValueError(f"tokenizer.ggml.token_type: expected integers, got {given!r:.100}")
-    if len(types) != len(tokens):
+    if types.ndim == 1 and len(types) != len(tokens):
         raise ValueError(
             f"tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens"
         )
+    if types.ndim != 1 or not np.issubdtype(types.dtype, np.integer):
+        raise ValueError(f"tokenizer.ggml.token_type: expected integers, got {given!r:.100}")
     special: dict[str, str] = {}
     for name, keys in _ROLES.items():
         for key in keys:
