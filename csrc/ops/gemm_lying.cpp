@@ -93,10 +93,10 @@ int unpacked(const Product& p, i64 threads) {
   const KernelTable& t = p.table;
   const i64 m = p.m, n = p.n, k = p.k;
   const i64 block = depth_of_blocks(k), panel = t.gemm_nr, panels = parts_of(n, panel);
-  const i64 lanes = parts_of(m, t.gemm_mr) * t.gemm_mr;
+  const i64 lanes = round_up(m, t.gemm_mr);
   // Columns that fill half of L2: every panel of A meets them there again.
   const i64 most = max_of(1, l2_bytes() / static_cast<i64>(2 * sizeof(float)) / (block * panel));
-  const i64 tasks = min_of(panels, parts_of(parts_of(panels, most), threads) * threads);
+  const i64 tasks = min_of(panels, round_up(parts_of(panels, most), threads));
   const i64 workers = min_of(threads, tasks), floats = lanes * k + panel * block;
   const Buffer scratch(workers * floats);
   if (!scratch) return EVERGRAD_NO_MEMORY;
@@ -139,7 +139,7 @@ bool suits_turned(const Product& p) {
 int turned(const Product& p, i64 threads) {
   const KernelTable& t = p.table;
   const i64 m = p.m, n = p.n, k = p.k, block = depth_of_blocks(k);
-  const i64 lanes = parts_of(m, t.gemm_nr) * t.gemm_nr;
+  const i64 lanes = round_up(m, t.gemm_nr);
   // Columns by whole lines of C, in tasks of some tiles.
   constexpr i64 line = 16, most_tasks = 4;
   const i64 lines = parts_of(n, line);

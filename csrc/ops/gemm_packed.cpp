@@ -151,13 +151,12 @@ struct Packed {
 
   // Columns that came packed, whole: block by block, lanes in order.
   const float* packed_columns(i64 b, i64 lane) const {
-    const i64 lanes = parts_of(p.n, p.table.gemm_nr) * p.table.gemm_nr;
-    return p.packed_b + b * block * lanes + lane * depth_of(b);
+    return p.packed_b + b * block * round_up(p.n, p.table.gemm_nr) + lane * depth_of(b);
   }
 
   // A group as packed: its blocks one after the other, lanes of each in order.
   i64 offset(const Group& here, i64 s, i64 g, i64 depth) const {
-    const i64 width = parts_of(here.s1 - here.s0, shared.panel) * shared.panel;
+    const i64 width = round_up(here.s1 - here.s0, shared.panel);
     return (g - here.g0) * block * width + (s - here.s0) * depth;
   }
 
@@ -231,16 +230,13 @@ bool is_deep(const Product& p) {
 
 int packed(const Product& p, i64 threads) { return Packed(p, threads).run(); }
 
-i64 packed_size(i64 n, i64 k) noexcept {
-  const i64 panel = kernels().gemm_nr;
-  return parts_of(n, panel) * panel * k;
-}
+i64 packed_size(i64 n, i64 k) noexcept { return round_up(n, kernels().gemm_nr) * k; }
 
 void pack(i64 n, i64 k, Matrix b, float* packed) noexcept {
   const KernelTable& t = kernels();
   const Side columns{t, t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, nullptr};
   const i64 block = depth_of_blocks(k);
-  const i64 width = columns.panels() * columns.panel, step = panels_per_task * columns.panel;
+  const i64 width = round_up(n, columns.panel), step = panels_per_task * columns.panel;
   parallel_ranges(n, step, [&](i64 begin, i64 end) {
     for (i64 d = 0; d < k; d += block) {
       const i64 depth = min_of(block, k - d);

@@ -27,7 +27,7 @@ struct Product {
 constexpr i64 depth_block = 512;
 inline i64 depth_of_blocks(i64 k, i64 halves = 1, i64 unit = 1) {
   const i64 half = parts_of(k, halves), blocks = max_of(1, parts_of(half, depth_block));
-  return parts_of(parts_of(half, blocks), unit) * unit;
+  return round_up(parts_of(half, blocks), unit);
 }
 
 // A product much deeper than wide is computed in two halves of its depth.

@@ -59,7 +59,7 @@ int through_activation(i64 rows, i64 features, const float* dout, Activation act
   const KernelTable& t = kernels();
   constexpr i64 most_blocks = 32;
   const i64 strip = max_of(1, elements_per_task / features);  // rows, in L1 and L2
-  const i64 grain = parts_of(parts_of(rows, most_blocks), strip) * strip;
+  const i64 grain = round_up(parts_of(rows, most_blocks), strip);
   const i64 blocks = parts_of(rows, grain);
   const Buffer partials(dbias ? blocks * features : 1);
   if (!partials) return EVERGRAD_NO_MEMORY;
