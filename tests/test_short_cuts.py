@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evergrad import backends, ops
+from evergrad import ops
 from op_support import succeeds
 
 native = pytest.importorskip("evergrad._native")
@@ -250,33 +250,3 @@ os._exit(any(thread.is_alive() for thread in threads))
 """
     for _ in range(6):  # each hung with a probability of a half
         succeeds(code, BACKEND="native")
-
-
-def prefixed(*texts: bytes) -> bytes:
-    return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"", []),
-        (prefixed(b"", b"a", "naïve \N{DRAGON}".encode()), ["", "a", "naïve \N{DRAGON}"]),
-        (prefixed(b"a", b"b")[:-1], ["a"]),  # ends beyond
-        (prefixed(b"a", b"")[:-1], ["a"]),  # within a length
-        (prefixed(b"a") + b"\xff" * 9, ["a"]),  # a length that overflows
-        (prefixed(b"a", b"\xc3", b"b"), ["a"]),  # no UTF-8
-        (prefixed(b"a", b"\xed\xa0\x80"), ["a"]),  # half a surrogate
-    ],
-)
-def test_strings_are_read_up_to_the_first_that_is_broken(data, expected):
-    in_python = backends._prefixed_strings
-    for read in (native.prefixed_strings, in_python):
-        for skipped in (0, 3):
-            end = skipped + len(prefixed(*(text.encode() for text in expected)))
-            given = bytes(skipped) + data
-            assert read(given, skipped, 9) == (expected, end)
-            assert read(memoryview(given), skipped, len(expected)) == (expected, end)
-    with pytest.raises(BufferError):
-        native.prefixed_strings(memoryview(prefixed(b"a"))[::-1], 0, 1)
-    assert native.prefixed_strings(b"", 2**62, 1) == ([], 2**62)
-    assert native.prefixed_strings(prefixed(b"a", b"b"), 0, 1) == (["a"], 9)

@@ -595,6 +595,9 @@ def test_word_piece_of_a_gguf(minilm):
         ({"merges": ["a b", "a c"]}, "got 'a c'"),
         ({"merges": ["b a"]}, "got 'b a'"),
         ({"tokens": ["a", "a"]}, "twice"),
+        ({"tokens": [1, 2, 3]}, r"strings that have a UTF-8 form, got \[1, 2, 3\]"),
+        ({"tokens": ["a", "b", "\ud800"]}, "strings that have a UTF-8 form"),
+        ({"merges": 5}, "expected strings"),
         ({"token_type": [1]}, "1 entries for 3 tokens"),
         ({"token_type": []}, "0 entries for 3 tokens"),
         ({"token_type": ["1", "1", "1"]}, "expected integers"),
@@ -636,7 +639,7 @@ def test_a_piece_of_a_vocabulary_encodes_as_the_whole_does(pre, missing):
     control = ["<|im_start|>", "<|im_end|>", "<|endoftext|>", "[SEP]"]
     merges = [" ".join(pair) for pair in told["merges"] if not {*pair} & {*missing}]
     pairs = vocabulary.from_gguf(tokenizers, gguf_of(tokens, merges, pre, control))[0]
-    assert len(pairs.ids) == len(tokens) + len(control)
+    assert len(pairs.tokens) == len(tokens) + len(control)
     whole, skipped = pairs.whole(), 0
     draw = random.Random(1)
     for line in [*LINES, SPECIAL]:

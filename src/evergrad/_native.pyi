@@ -5,7 +5,50 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Decoder', 'adam_step', 'adam_step_rows', 'affine', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'multiplies', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'prefixed_strings', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'round_trip', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
+__all__: list[str] = ['Decoder', 'Strings', 'adam_step', 'adam_step_rows', 'affine', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'multiplies', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'prefixed_strings', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'round_trip', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
+class Strings:
+    """
+    A sequence of strings, made when they are looked at.
+    """
+    __hash__: typing.ClassVar[None] = None
+    def __contains__(self, arg0: typing.Any) -> bool:
+        ...
+    def __eq__(self, arg0: typing.Any) -> bool:
+        ...
+    @typing.overload
+    def __getitem__(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> str:
+        ...
+    @typing.overload
+    def __getitem__(self, arg0: slice) -> typing.Any:
+        ...
+    def __init__(self, texts: collections.abc.Iterable) -> None:
+        ...
+    def __iter__(self) -> collections.abc.Iterator:
+        ...
+    def __len__(self) -> int:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def among(self, some: Strings) -> list:
+        """
+        Those that are among some, in their order.
+        """
+    def are_distinct(self) -> bool:
+        """
+        Whether no string is there twice.
+        """
+    def find(self, text: str) -> int:
+        """
+        The last place of a string, or -1.
+        """
+    def first_unmerged(self, tokens: Strings) -> int:
+        """
+        The place of the first that is not two tokens which make a third, or -1.
+        """
+    def within(self, text: str) -> dict:
+        """
+        Those that occur in a text, and their places.
+        """
 class Decoder:
     def __init__(self, blocks: collections.abc.Sequence) -> None:
         ...
@@ -147,7 +190,7 @@ def pool_trim() -> None:
     """
     Give the buffers kept for reuse back to the system.
     """
-def prefixed_strings(data: typing.Any, start: typing.SupportsInt | typing.SupportsIndex, count: typing.SupportsInt | typing.SupportsIndex) -> tuple:
+def prefixed_strings(data: typing.Any, start: typing.SupportsInt | typing.SupportsIndex, count: typing.SupportsInt | typing.SupportsIndex) -> tuple[Strings, int]:
     ...
 def relative_position_buckets(limits: numpy.ndarray, tokens_q: typing.SupportsInt | typing.SupportsIndex, tokens_k: typing.SupportsInt | typing.SupportsIndex, bidirectional: bool) -> numpy.ndarray:
     ...

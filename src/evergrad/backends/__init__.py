@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
 
-from . import _threads, reference
+from . import _strings, _threads, reference
 
 # Threads that wait for work spin for a moment and then sleep: libgomp's own default is to spin for
 # milliseconds, which starves everybody on a busy machine. It reads the environment once, when it is
@@ -67,7 +67,8 @@ class _Active:
     affine: Callable[[Any, Any, Any, Any, Any], bool]
     within: Callable[[Any, int], bool]
     rising: Callable[[Any, int | None], bool]
-    prefixed_strings: Callable[[Any, int, int], tuple[list[str], int]]
+    Strings: Callable[[Iterable[str]], Any]
+    prefixed_strings: Callable[[Any, int, int], tuple[Any, int]]
     decoder: Any  # the native backend's blocks in one call, or None
     resolved: dict[str, str]
 
@@ -96,26 +97,6 @@ def _never(*args: Any) -> bool:
     return False
 
 
-def _prefixed_strings(data: Any, start: int, count: int) -> tuple[list[str], int]:
-    """Strings that have their length in front, from a buffer, and where they end.
-
-    They are `count`, or as many as are whole and UTF-8: 8 bytes of length, little-endian, and so
-    many of text each.
-    """
-    found: list[str] = []
-    for _ in range(count):
-        first = start + 8
-        stop = first + int.from_bytes(data[start:first], "little")
-        if stop > len(data):
-            break
-        try:
-            found.append(str(data[first:stop], "utf-8"))
-        except UnicodeDecodeError:
-            break
-        start = stop
-    return found, start
-
-
 #: What the native module helps with beside the ops, and what other backends do instead.
 _HELPERS: dict[str, Callable[..., Any]] = {
     "empty": _empty,
@@ -126,7 +107,8 @@ _HELPERS: dict[str, Callable[..., Any]] = {
     "affine": _never,
     "within": _never,
     "rising": _never,
-    "prefixed_strings": _prefixed_strings,
+    "Strings": _strings.Strings,
+    "prefixed_strings": _strings.prefixed_strings,
 }
 
 

@@ -176,16 +176,21 @@ def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.St
     heads = {
         "q_proj": settings["num_attention_heads"],
         "k_proj": settings["num_key_value_heads"],
+        "v_proj": None,  # its rows are in order
     }
-    found = {}
+    found, stacked = {}, {}
     for theirs, tensor in file.tensors.items():
         if theirs == ROPE_FACTORS:
             continue
         name = _name(theirs)
         part = name.split(".")[-2]
-        if part in heads:
-            tensor = _halves(theirs, tensor, heads[part])
+        rows = _halves(theirs, tensor, heads[part]) if heads.get(part) else None
+        if part in heads and len(tensor.shape) == 2:
+            stacked[name] = rows
+        elif rows is not None:
+            tensor = tensor.take_rows(rows)
         found[name] = tensor
+    _stack(found, stacked)
     # A bias of 0 where others have one: Hugging Face's Llamas have all of them or none.
     for setting, maps in BIASES.items():
         parts = [TENSORS[f"blk.{{}}.{each}"].rpartition(".")[2] for each in maps]
@@ -198,6 +203,30 @@ def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.St
     return found
 
 
+def _stack(found: dict[str, io.StoredTensor], rows: Mapping[str, Any]) -> None:
+    """Copy queries, keys and values of a layer to below one another, their `rows` in order.
+
+    So they are one matrix when the model wants them as one, and are not copied again.
+    """
+    memory = np.empty(sum(found[name].nbytes for name in rows), np.uint8)
+    start = 0
+
+    def place(name: str) -> tuple[list[str], int]:
+        *layer, part, _ = name.split(".")
+        return layer, ("q_proj", "k_proj", "v_proj").index(part)
+
+    for name in sorted(rows, key=place):
+        tensor = found[name]
+        data = memory[start : start + tensor.nbytes].reshape(tensor.data.shape)
+        start += tensor.nbytes
+        if rows[name] is None:
+            data[...] = tensor.data
+        else:
+            np.take(tensor.data, rows[name], 0, data, "clip")
+        found[name] = io.StoredTensor(tensor.kind, tensor.shape, data)
+        io.release(tensor)
+
+
 def _name(theirs: str) -> str:
     words = theirs.split(".")
     number = next((word for word in words if word.isdigit()), "")
@@ -207,18 +236,15 @@ def _name(theirs: str) -> str:
     return f"{TENSORS[stem].format(number)}.{words[-1]}"
 
 
-def _halves(name: str, tensor: io.StoredTensor, heads: int) -> io.StoredTensor:
-    """Undo the order of rows by which llama.cpp turns neighbours (0, 1), (2, 3) ... as a pair.
+def _halves(name: str, tensor: io.StoredTensor, heads: int) -> Any:
+    """The order of rows that undoes llama.cpp's, by which neighbours (0, 1), (2, 3) ... are pairs.
 
     Row 2 i + h of a head there is row i + h d/2 here, where halves turn: (0, d/2), (1, d/2 + 1) ...
     """
     size = math.prod(tensor.shape[:1])
     if size % (2 * heads) or not tensor.shape:
         raise ValueError(f"the rows of {name!r}, {size}, are not {heads} even heads")
-    rows = np.arange(size).reshape(heads, -1, 2)
-    taken = tensor.take_rows(rows.swapaxes(1, 2).reshape(-1))
-    io.release(tensor)
-    return taken
+    return np.arange(size).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _rope_scaling(file: io.GGUF, keys: _Keys, theta: float, head_dim: int) -> dict[str, Any] | None:

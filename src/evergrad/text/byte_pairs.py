@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from types import ModuleType
 from typing import Any, Literal
+
+from ..backends import active
 
 __all__ = ["BytePairs"]
 
@@ -22,26 +24,26 @@ class BytePairs:
     ----------
     package : module
         `tokenizers`.
-    ids : dict of str to int
-        Tokens in the characters that stand for bytes, 0, 1 ... in their order.
-    merges : sequence of str
+    tokens : iterable of str
+        In the characters that stand for bytes; their ids are 0, 1 ...
+    merges : iterable of str
         ``"left right"``, the most important first.
     make : callable
-        Makes a tokenizer of some of `ids` and of the merges between them.
+        Makes a tokenizer of ids by token, and of merges between these.
     normal_form : {"NFC"}, optional
         What the tokenizer brings texts into before anything else.
 
     Raises
     ------
     ValueError
-        If a merge is not of two tokens, or does not make one.
+        If a token is there twice, or a merge is not of two tokens, or does not make one.
 
     Examples
     --------
     >>> import tokenizers
     >>> def make(ids, merges):
     ...     return tokenizers.Tokenizer(tokenizers.models.BPE(ids, merges))
-    >>> pairs = BytePairs(tokenizers, {"a": 0, "b": 1, "ab": 2, "ba": 3}, ["a b", "b a"], make)
+    >>> pairs = BytePairs(tokenizers, ["a", "b", "ab", "ba"], ["a b", "b a"], make)
     >>> pairs.of("bab").encode("bab").tokens, pairs.decode([2, 3])
     (['b', 'ab'], 'abba')
     """
@@ -49,19 +51,19 @@ class BytePairs:
     def __init__(
         self,
         package: ModuleType,
-        ids: dict[str, int],
-        merges: Sequence[str],
+        tokens: Iterable[str],
+        merges: Iterable[str],
         make: Callable[[dict[str, int], Pairs], Any],
         normal_form: Literal["NFC"] | None = None,
     ) -> None:
-        for merge in merges:  # `_pairs` would take half as long again
-            left, _, right = merge.partition(" ")
-            if not (left and right and left in ids and right in ids and left + right in ids):
-                raise ValueError(
-                    f"merges: expected two tokens that make a third, got {merge!r:.100}"
-                )
-        self.ids = ids
-        self._merges, self._tokens = merges, list(ids)
+        self.tokens, self._merges = strings(tokens), strings(merges)
+        if not self.tokens.are_distinct():
+            raise ValueError("tokens: expected each once, got one twice")
+        wrong = self._merges.first_unmerged(self.tokens)
+        if wrong >= 0:
+            raise ValueError(
+                f"merges: expected two tokens that make a third, got {self._merges[wrong]!r:.100}"
+            )
         self._make, self._normal_form = make, normal_form
         self._bytes = package.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         self._decoder = package.decoders.ByteLevel()
@@ -71,7 +73,8 @@ class BytePairs:
 
     def whole(self) -> Any:
         """The tokenizer."""
-        return self.complete(self._make(self.ids, list(_pairs(self._merges))))
+        ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+        return self.complete(self._make(ids, list(_pairs(self._merges))))
 
     def of(self, text: str) -> Any:
         """A tokenizer that encodes `text`, and every part of it, as the whole one does.
@@ -86,28 +89,36 @@ class BytePairs:
         merges: list[str] = []
         if text:
             found = "".join(piece for piece, _ in self._bytes.pre_tokenize_str(text))
-            kept = "".join(byte for byte in found if byte in self.ids)
+            kept = "".join(byte for byte in found if byte in self.tokens)
             if kept != found:
                 found += f" {kept}"  # no byte looks like a blank
-            ids = self._within(found)
+            ids = self.tokens.within(found)
             pairs = {
                 f"{token[:cut]} {token[cut:]}" for token in ids for cut in range(1, len(token))
             }
-            merges = [merge for merge in self._merges if merge in pairs]
-        ids.update((token, self.ids[token]) for token in self.always)
+            merges = self._merges.among(strings(pairs))
+        ids.update((token, self.tokens.find(token)) for token in self.always)
         return self.complete(self._make(ids, list(_pairs(merges))))
-
-    def _within(self, text: str) -> dict[str, int]:
-        """The tokens that occur in a text."""
-        size = len(text)
-        if 2 * size * size > len(self.ids):  # to make all its parts takes longer
-            return {token: number for token, number in self.ids.items() if token in text}
-        parts = {text[i:j] for i in range(size) for j in range(i + 1, size + 1)}
-        return {part: self.ids[part] for part in parts & self.ids.keys()}
 
     def decode(self, ids: Iterable[int]) -> str:
         """What the whole tokenizer makes of ids."""
-        return str(self._decoder.decode([self._tokens[each] for each in ids]))
+        return str(self._decoder.decode([self.tokens[each] for each in ids]))
+
+
+def strings(texts: Iterable[str]) -> Any:
+    """Texts as a sequence that knows where each of them is.
+
+    Raises
+    ------
+    ValueError
+        If they are no strings, or have no UTF-8 form.
+    """
+    if hasattr(texts, "first_unmerged"):
+        return texts
+    try:
+        return active.Strings(texts)
+    except (TypeError, UnicodeEncodeError):
+        raise ValueError(f"expected strings that have a UTF-8 form, got {texts!r:.100}") from None
 
 
 def _pairs(merges: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .byte_pairs import BytePairs, Pairs
+from .byte_pairs import BytePairs, Pairs, strings
 
 __all__ = ["MODELS", "PRE_TOKENIZERS", "from_gguf"]
 
@@ -66,7 +66,7 @@ def from_gguf(
         raise ValueError(
             f"tokenizer.ggml.model is {kind!r}, supported are {', '.join(sorted(MODELS))}"
         )
-    tokens = list(map(str, tokens))
+    tokens = strings(tokens)
     given = _get(metadata, "token_type")
     types = np.ones(len(tokens), np.int64) if given is None else np.asarray(given)
     if types.ndim == 1 and len(types) != len(tokens):
@@ -106,7 +106,8 @@ def from_gguf(
     inner = MODELS[kind](package, metadata, tokens, types, special)
     if isinstance(inner, BytePairs):
         inner.complete = complete
-        inner.always = {*added, *special.values(), *inner.ids.keys() & set(known)}
+        named = (token for token in known if token in inner.tokens)
+        inner.always = {*added, *special.values(), *named}
     else:
         complete(inner)
     return inner, special, add_bos and "bos_token" in special
@@ -184,7 +185,7 @@ def _byte_level(
         inner.decoder = package.decoders.ByteLevel()
         return inner
 
-    return BytePairs(package, _ids(tokens), list(map(str, merges)), make, normal_form)
+    return BytePairs(package, tokens, merges, make, normal_form)
 
 
 def _sentence_piece(
