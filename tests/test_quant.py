@@ -116,6 +116,45 @@ def test_a_bad_input_shows(backend, kind):
     assert np.isnan(ops.linear(x[:1], weight)).all()
 
 
+@pytest.mark.parametrize("kind", ["q4_0", "q4_1", "q8_0"])
+@pytest.mark.parametrize("columns", [128, 160, 512, 576])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_bad_number_shows_wherever_it_is(backend, kind, columns, value):
+    weight = ops.QuantizedWeight(drawn_bytes(kind, 5, columns), kind, columns)
+    for place in {0, 1, 16, 31, 32, 96, 127, columns - 97, columns - 33, columns - 1}:
+        x = np.ones((1, columns), np.float32)
+        x[0, place] = value
+        assert not np.isfinite(ops.linear(x, weight)).any()
+
+
+@pytest.mark.parametrize("kind", ["q4_0", "q4_1"])
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e6, 1e30])
+def test_inputs_may_be_of_any_size(backend, kind, size):
+    """Also side by side: where x becomes integers, it does so block by block."""
+    rng = np.random.default_rng(8)
+    data = drawn_bytes(kind, 9, 576)
+    weight = ops.QuantizedWeight(data, kind, 576)
+    exact = decoded_by_gguf(kind, data, 576).astype(np.float64)
+    x = (rng.standard_normal((1, 576)) * size).astype(np.float32)
+    x[0, 64:96] = 0
+    x[0, 96:200] *= np.float32(1e-3)
+    x[0, 300:420] *= np.float32(1e-6)
+    expected, scale = x @ exact.T, np.abs(x) @ np.abs(exact).T
+    assert (np.abs(ops.linear(x, weight) - expected) <= 3e-7 * scale).all()
+
+
+def test_whole_numbers_are_summed_exactly(backend):
+    """Small integers with scales that are powers of two: no rounding anywhere."""
+    rng = np.random.default_rng(9)
+    data = drawn_bytes("q4_1", 9, 576)
+    blocks = data.reshape(9, -1, 20)
+    blocks[..., :2] = np.array([0.5], "<f2").view(np.uint8)
+    blocks[..., 2:4] = np.array([-2.0], "<f2").view(np.uint8)
+    weight = ops.QuantizedWeight(data, "q4_1", 576)
+    x = rng.integers(-99, 99, (1, 576)).astype(np.float32)
+    np.testing.assert_array_equal(ops.linear(x, weight), x @ weight.dequantize().T)
+
+
 # One row of x; a few, as registers hold; more, in shares; many, that are packed. Depths straddle
 # the blocks that packing cuts.
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 9, 24, 25, 70])

@@ -223,6 +223,7 @@ void register_strings(py::module_& m) {
            [](const Strings& self, const py::object& other) {
              return py::isinstance<py::sequence>(other) && to_list(self).equal(py::list(other));
            })
+      .def("__hash__", [](const Strings& self) { return py::hash(py::tuple(to_list(self))); })
       .def("__repr__", [](const Strings& self) { return py::repr(to_list(self)); })
       .def(
           "find", [](const Strings& self, const py::str& text) { return self.find(utf8_of(text)); },

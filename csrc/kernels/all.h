@@ -16,6 +16,7 @@
 #include "kernels/optimizer.h"
 #include "kernels/pooling.h"
 #include "kernels/quant.h"
+#include "kernels/quant_bytes.h"
 #include "kernels/quant_rows.h"
 #include "kernels/quantize.h"
 #include "kernels/rotary.h"
@@ -42,6 +43,8 @@
       evergrad::unpack,                                           \
       evergrad::quant_prepare,                                    \
       evergrad::quant_dot,                                        \
+      evergrad::quant_prepare_bytes,                              \
+      evergrad::quant_dot_bytes,                                  \
       evergrad::most_dots,                                        \
       evergrad::quant_dots,                                       \
       evergrad::pack_bits,                                        \

@@ -247,7 +247,7 @@ void quant_prepare(QuantKind kind, i64 n, const float* x, float* prepared) {
 }
 
 // Rows lie one after the other, but are read side by side: the hardware sees short runs.
-constexpr int bytes_ahead = 2048, bytes_far_ahead = 16384;
+constexpr int bytes_ahead = 1024, bytes_far_ahead = 8192;
 template <int count>
 EVG_INLINE void fetch(const uint8_t* p) {
 #pragma GCC unroll 8
@@ -263,7 +263,7 @@ template <QuantKind kind, int Rows>
 EVG_INLINE i64 dot_quads(i64 n, const uint8_t* w, i64 row_bytes, const float* prepared,
                          Vec (&acc)[Rows], float (&minima)[Rows]) {
   using Q = Quant<kind>;
-  constexpr int stride = Q::bytes, numbers = together * Q::numbers, header = stride - 16;
+  constexpr int stride = Q::bytes, numbers = together * Q::numbers;
   const float* x = prepared + quant_sums(n);
   // Of q4_0 the first of a pair is d and the second nothing: its sums are those from one further
   // on, and its m is -8 d.
@@ -279,7 +279,7 @@ EVG_INLINE i64 dot_quads(i64 n, const uint8_t* w, i64 row_bytes, const float* pr
     VecI lanes[Rows];
     Vec sum[Rows];
 #pragma GCC unroll 4
-    for (int r = 0; r < Rows; ++r) lanes[r] = quads_at<stride>(w + r * row_bytes + header);
+    for (int r = 0; r < Rows; ++r) lanes[r] = quads_at<stride>(w + r * row_bytes);
     const auto use = [&](auto index) {
       constexpr int i = decltype(index)::value;
       const Vec xv = load(x + i * Vec::width);

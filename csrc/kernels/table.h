@@ -15,6 +15,8 @@ enum class QuantKind : int { f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q6_k
 
 // Room for the sums of each 32 of n numbers.
 constexpr i64 quant_sums(i64 n) { return (n / 16 + 16) / 16 * 16; }
+// Room for n numbers as bytes, in records of 128.
+constexpr i64 quant_records(i64 n) { return (n + 127) / 128 * 128; }
 
 enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh, silu };
 
@@ -135,6 +137,12 @@ struct KernelTable {
   void (*quant_prepare)(QuantKind kind, i64 n, const float* x, float* prepared);
   void (*quant_dot)(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes,
                     const float* x, const float* prepared, float* out);
+  // The same of q4_0 and q4_1, with x in integers of 24 bits: from n = 128 on, prepared in
+  // quant_records(n) floats. Null where the ISA has no dots of bytes; where it has, the processor
+  // may lack them (runtime/cpu.h).
+  void (*quant_prepare_bytes)(QuantKind kind, i64 n, const float* x, float* prepared);
+  void (*quant_dot_bytes)(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes,
+                          const float* prepared, float* out);
   // The same for up to most_quant_dots rows of x: out[i * out_row + r] = row r . row i of x, or
   // += where they add.
   i64 most_quant_dots;

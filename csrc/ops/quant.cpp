@@ -32,13 +32,23 @@ constexpr i64 bytes_per_piece = 1 << 15;
 // Less is read faster than another thread wakes.
 constexpr i64 bytes_alone = 1 << 16;
 
+// Whether dots of bytes are there, and take this: see kernels/quant_bytes.h.
+bool suits_bytes(const KernelTable& t, QuantKind kind, i64 in) {
+  constexpr i64 shortest = 128;
+  return t.quant_dot_bytes && has_byte_dots() && in >= shortest &&
+         (kind == QuantKind::q4_0 || kind == QuantKind::q4_1);
+}
+
 int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epilogue* epilogue,
             float* out) {
   const KernelTable& t = kernels();
-  const bool grouped = w.numbers > 1;
-  const Buffer prepared(grouped ? quant_sums(in) + in : 1);
+  const bool grouped = w.numbers > 1, bytes = suits_bytes(t, w.kind, in);
+  const Buffer prepared(bytes ? quant_records(in) : grouped ? quant_sums(in) + in : 1);
   if (!prepared) return EVERGRAD_NO_MEMORY;
-  if (grouped) t.quant_prepare(w.kind, in, x, prepared.get());
+  if (bytes)
+    t.quant_prepare_bytes(w.kind, in, x, prepared.get());
+  else if (grouped)
+    t.quant_prepare(w.kind, in, x, prepared.get());
   constexpr i64 line = 16;  // workers share no cache line of out
   const i64 total = features * w.row_bytes;
   const i64 grain = max_of(line, bytes_per_piece / max_of(1, w.row_bytes) / line * line);
@@ -46,8 +56,11 @@ int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epil
       parts_of(features, grain),
       [&](i64 task) {
         const i64 j = task * grain, count = min_of(grain, features - j);
-        t.quant_dot(w.kind, count, in, w.data + j * w.row_bytes, w.row_bytes, x, prepared.get(),
-                    out + j);
+        const uint8_t* const from = w.data + j * w.row_bytes;
+        if (bytes)
+          t.quant_dot_bytes(w.kind, count, in, from, w.row_bytes, prepared.get(), out + j);
+        else
+          t.quant_dot(w.kind, count, in, from, w.row_bytes, x, prepared.get(), out + j);
         finish(t, epilogue, 0, j, 1, count, out + j, features);
       },
       workers_if(total > bytes_alone));

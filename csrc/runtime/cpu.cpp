@@ -88,6 +88,15 @@ const KernelTable& kernels() {
   return *table;
 }
 
+bool has_byte_dots() noexcept {
+#ifdef EVERGRAD_HAVE_AVX512
+  static const bool has = __builtin_cpu_supports("avx512vnni");
+  return has;
+#else
+  return false;
+#endif
+}
+
 long l2_bytes() noexcept {
   static const long bytes = [] {
     long size = 0;

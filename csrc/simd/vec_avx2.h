@@ -184,8 +184,9 @@ struct Pairs {
 
 template <int stride>
 EVG_INLINE VecI quads_at(const uint8_t* p) {
-  const __m256i v = _mm256_castsi128_si256(bytes16_at(p));
-  return {_mm256_inserti128_si256(v, bytes16_at(p + stride), 1)};
+  constexpr int header = stride - 16;
+  const __m256i v = _mm256_castsi128_si256(bytes16_at(p + header));
+  return {_mm256_inserti128_si256(v, bytes16_at(p + stride + header), 1)};
 }
 template <int stride>
 EVG_INLINE Pairs pairs_at(const uint8_t* p) {

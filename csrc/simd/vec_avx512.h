@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+
 #include "common.h"
 #include "x86.h"
 
@@ -188,24 +190,67 @@ EVG_INLINE Vec low_nibbles(VecI a) {
 EVG_INLINE VecI as_int(Vec a) { return {_mm512_castps_si512(a.v)}; }
 EVG_INLINE Vec as_float(VecI a) { return {_mm512_castsi512_ps(a.v)}; }
 
+// Dots of four bytes each, unsigned times signed, added to int32 lanes: of AVX-512 VNNI, which this
+// unit is not compiled for. Whoever calls has seen that the processor has it.
+#define EVG_BYTE_DOTS
+EVG_INLINE VecI load_bytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+EVG_INLINE void store_low_bytes(uint8_t* p, VecI a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
+EVG_INLINE VecI add_dots(VecI sum, VecI a, VecI b) {
+#ifdef __AVX512F__
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v));
+#else  // emulated
+  sum.v = _mm512_dpbusd_epi32(sum.v, a.v, b.v);
+#endif
+  return sum;
+}
+
 // Several blocks of a row at once.
 #define EVG_SEVERAL_BLOCKS
 struct Pairs {
   __m256 v;
 };
 
+// Four blocks are picked from two vectors, from their beginning and to their end, by one shuffle:
+// of int32 where they lie whole ones apart, else of int16.
 template <int stride>
 EVG_INLINE VecI quads_at(const uint8_t* p) {
-  __m512i v = _mm512_castsi128_si512(bytes16_at(p));
-  v = _mm512_inserti32x4(v, bytes16_at(p + stride), 1);
-  v = _mm512_inserti32x4(v, bytes16_at(p + 2 * stride), 2);
-  return {_mm512_inserti32x4(v, bytes16_at(p + 3 * stride), 3)};
+  constexpr int unit = stride % 4 == 0 ? 4 : 2, count = 64 / unit,
+                skipped = (4 * stride - 64) / unit;
+  using Index = std::conditional_t<unit == 4, int32_t, int16_t>;
+  struct alignas(64) Indices {
+    Index of[count];
+  };
+  constexpr auto indices = [] {
+    Indices found{};
+    for (int i = 0; i < count; ++i) {
+      const int from = (i / (count / 4) * stride + stride - 16) / unit + i % (count / 4);
+      found.of[i] = static_cast<Index>(from < count ? from : count + from - skipped);
+    }
+    return found;
+  }();
+  const __m512i index = _mm512_load_si512(indices.of);
+  const __m512i begin = _mm512_loadu_si512(p), end = _mm512_loadu_si512(p + skipped * unit);
+  if constexpr (unit == 4)
+    return {_mm512_permutex2var_epi32(begin, index, end)};
+  else
+    return {_mm512_permutex2var_epi16(begin, index, end)};
 }
 template <int stride>
 EVG_INLINE Pairs pairs_at(const uint8_t* p) {
-  return {_mm256_cvtph_ps(_mm_setr_epi32(two_halves_at(p), two_halves_at(p + stride),
-                                         two_halves_at(p + 2 * stride),
-                                         two_halves_at(p + 3 * stride)))};
+  __m512i picked;
+  if constexpr (stride % 4 == 0) {
+    constexpr int step = stride / 4;
+    const __m512i index = _mm512_setr4_epi32(0, step, 2 * step, 3 * step);
+    picked = _mm512_permutexvar_epi32(index, _mm512_loadu_si512(p));
+  } else {
+    constexpr int step = stride / 2, next = 1 << 16;
+    const auto two = [](int i) { return i + (i + 1) * next; };
+    const __m512i index = _mm512_setr4_epi32(two(0), two(step), two(2 * step), two(3 * step));
+    picked = _mm512_permutexvar_epi16(index, _mm512_loadu_si512(p));
+  }
+  return {_mm256_cvtph_ps(_mm512_castsi512_si128(picked))};
 }
 EVG_INLINE Vec firsts(Pairs a) {
   const __m512i from = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);

@@ -158,7 +158,7 @@ EVG_INLINE Vec scalef(Vec a, Vec n, Mask m) {
 // A block of a row; its pair is that of pair.h.
 template <int stride>
 EVG_INLINE VecI quads_at(const uint8_t* p) {
-  return {vreinterpretq_s32_u8(vld1q_u8(p))};
+  return {vreinterpretq_s32_u8(vld1q_u8(p + stride - 16))};
 }
 
 }  // namespace

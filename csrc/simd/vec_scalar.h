@@ -17,8 +17,8 @@
 //   to_int          rounds to nearest even; beyond int32 and for NaN any value, but no trap.
 //   load_u8 ...     width bytes (or pairs of them, little-endian) at any address, as int32 lanes.
 //   half_to_float   IEEE binary16.
-//   quads_at        of Vec::width / 4 blocks that lie `stride` bytes apart, 16 bytes each: block b's
-//                   in lanes 4 b ... 4 b + 3.
+//   quads_at        of Vec::width / 4 blocks of `stride` bytes the last 16 bytes each: block b's in
+//                   lanes 4 b ... 4 b + 3.
 //   pairs_at        of each block two halves, as floats; firsts has the first of block b's in its
 //                   lanes, fma_pairs takes b from memory, sum_firsts and sum_seconds add up.
 //   fma_to          sum += a b, as fma. Where there are registers for the sums and few more, each

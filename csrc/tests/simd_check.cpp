@@ -305,19 +305,34 @@ void check_bytes() {
   for (int k = 0; k < width; ++k)
     right = right && firsts[k] == static_cast<float>(1 + k / 4 / 64.0);
   check::expect(right, "firsts");
-  if constexpr (width >= 4) {
-    const VecI lanes = simd::quads_at<stride>(numbered + 4);
-    float bytes[width];
-    for (int i = 0; i < 4; ++i) {
-      const VecI shifted = i == 0   ? lanes
-                           : i == 1 ? simd::shr<8>(lanes)
-                           : i == 2 ? simd::shr<16>(lanes)
-                                    : simd::shr<24>(lanes);
-      store(bytes, to_float(shifted & simd::set1i(255)));
-      for (int k = 0; k < width; ++k) right = right && bytes[k] == static_cast<float>(4 * k + i);
-    }
-    check::expect(right, "quads_at");
+}
+
+// The last 16 bytes of each block.
+template <int stride>
+void check_quads() {
+  constexpr int blocks = width / 4;
+  uint8_t numbered[blocks * stride + 1] = {};
+  uint8_t* const p = numbered + 1;
+  for (int b = 0; b < blocks; ++b)
+    for (int i = 0; i < 16; ++i) p[(b + 1) * stride - 16 + i] = static_cast<uint8_t>(16 * b + i);
+  const VecI lanes = simd::quads_at<stride>(p);
+  float bytes[width];
+  bool right = true;
+  for (int i = 0; i < 4; ++i) {
+    const VecI shifted = i == 0   ? lanes
+                         : i == 1 ? simd::shr<8>(lanes)
+                         : i == 2 ? simd::shr<16>(lanes)
+                                  : simd::shr<24>(lanes);
+    store(bytes, to_float(shifted & simd::set1i(255)));
+    for (int k = 0; k < width; ++k) right = right && bytes[k] == static_cast<float>(4 * k + i);
   }
+  check::expect(right, stride == 18 ? "quads_at<18>" : "quads_at<20>");
+  // Of those of 18 bytes the first pair is one half, and the second two bytes of numbers.
+  float firsts[width];
+  for (int b = 0; b < blocks; ++b) p[b * stride] = 0, p[b * stride + 1] = 0x3c + 4 * (b % 2);
+  store(firsts, simd::firsts(simd::pairs_at<stride>(p)));
+  for (int k = 0; k < width; ++k) right = right && firsts[k] == (k / 4 % 2 ? 2.0f : 1.0f);
+  check::expect(right, stride == 18 ? "pairs_at<18>" : "pairs_at<20>");
 }
 
 // The distance of float32 neighbours at |y|, y in the normal range.
@@ -413,6 +428,7 @@ int main(int argc, char** argv) {
   check_integers();
   check_memory();
   check_bytes();
+  if constexpr (width >= 4) check_quads<18>(), check_quads<20>();
   if (argc > 1) stride = static_cast<uint32_t>(atoi(argv[1]));
   check_math();
   return check::summary();

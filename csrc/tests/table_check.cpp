@@ -269,6 +269,14 @@ struct StoredRows {
   std::vector<uint8_t> all;
 };
 
+// Whether a table's dots of bytes can run here: of AVX-512 where the processor has them, or emulated.
+bool runs_byte_dots(const KernelTable& t) {
+#if defined(__x86_64__) && !defined(EVERGRAD_EMULATED)
+  if (!__builtin_cpu_supports("avx512vnni")) return false;
+#endif
+  return t.quant_dot_bytes != nullptr;
+}
+
 void check_quant(const Stored& s, i64 n) {
   const auto arguments = {std::pair<const char*, i64>{"kind", static_cast<i64>(s.kind)}, {"n", n}};
   const i64 features = 7;  // more than are taken together, and one
@@ -286,6 +294,25 @@ void check_quant(const Stored& s, i64 n) {
     t.quant_dot(s.kind, features, n, w.data(), w.row_bytes, x.data(), prepared.data(), out.data());
     return outputs(out);
   });
+  const bool halves_of_bytes = s.kind == QuantKind::q4_0 || s.kind == QuantKind::q4_1;
+  if (halves_of_bytes && n >= 128)
+    compare(label("quant_dot_bytes", arguments), sum_of(n), [=](const KernelTable& t, Random random) {
+      const StoredRows w(s, features, n, random);
+      Buffer x = random.uniform(n), out(features);
+      // As different as they come, block by block: each has a scale of its own.
+      for (i64 i = 0; i < n; ++i) x[i] *= i / 32 % 3 == 0 ? 0x1p-20f : i / 32 % 3 == 1 ? 1 : 3;
+      if (runs_byte_dots(t)) {
+        Buffer prepared(evergrad::quant_records(n));
+        t.quant_prepare_bytes(s.kind, n, x.data(), prepared.data());
+        t.quant_dot_bytes(s.kind, features, n, w.data(), w.row_bytes, prepared.data(), out.data());
+      } else {
+        Buffer prepared(evergrad::quant_sums(n) + n);
+        t.quant_prepare(s.kind, n, x.data(), prepared.data());
+        t.quant_dot(s.kind, features, n, w.data(), w.row_bytes, x.data(), prepared.data(),
+                    out.data());
+      }
+      return outputs(out);
+    });
   for (i64 count = 1; count <= evergrad_kernels_scalar.most_quant_dots; ++count)
     compare(label("quant_dots", {{"kind", static_cast<i64>(s.kind)}, {"n", n}, {"rows", count}}),
             sum_of(2 * n), [=](const KernelTable& t, Random random) {

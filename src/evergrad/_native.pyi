@@ -10,7 +10,6 @@ class Strings:
     """
     A sequence of strings, made when they are looked at.
     """
-    __hash__: typing.ClassVar[None] = None
     def __contains__(self, arg0: typing.Any) -> bool:
         ...
     def __eq__(self, arg0: typing.Any) -> bool:
@@ -20,6 +19,8 @@ class Strings:
         ...
     @typing.overload
     def __getitem__(self, arg0: slice) -> typing.Any:
+        ...
+    def __hash__(self) -> int:
         ...
     def __init__(self, texts: collections.abc.Iterable) -> None:
         ...

@@ -94,6 +94,16 @@ inline simde__m512 cvtepi32_ps(simde__m512i a) {
   return lanes_ps([&](int i) { return static_cast<float>(from.i32[i]); });
 }
 
+// The low bytes of int32 lanes.
+inline __m128i cvtepi32_epi8(simde__m512i a) {
+  const simde__m512i_private from = simde__m512i_to_private(a);
+  uint8_t low[16];
+  for (int i = 0; i < 16; ++i) low[i] = static_cast<uint8_t>(from.i32[i]);
+  __m128i r;
+  memcpy(&r, low, sizeof r);
+  return r;
+}
+
 // Bytes, or pairs of them, as int32 lanes.
 template <class From, class Register>
 inline simde__m512i widened_epi32(Register a) {
@@ -132,3 +142,5 @@ inline simde__m512i widened_epi32(Register a) {
 #define _mm512_cvtepi8_epi32(a) emulated::widened_epi32<int8_t>(a)
 #undef _mm512_cvtepu16_epi32
 #define _mm512_cvtepu16_epi32(a) emulated::widened_epi32<uint16_t>(a)
+#undef _mm512_cvtepi32_epi8
+#define _mm512_cvtepi32_epi8(a) emulated::cvtepi32_epi8(a)
