@@ -268,7 +268,7 @@ def test_blocks_that_do_not_fit(changes, message):
     [
         ({"x": np.zeros((3, 5), np.float32)}, "x: expected shape"),
         ({"x": np.zeros((3, 4))}, "x: expected float32"),
-        ({"cache": np.zeros((1, 1, 5, 3, 2), np.float32)}, "cache: expected shape"),
+        ({"cache": np.zeros((1, 1, 3, 5, 2), np.float32)}, "cache: expected shape"),
         ({"spans": [(0, 1, 0, 3, 3)]}, "spans: expected rows"),
         ({"spans": [(0, 2, 0, 0, 3)]}, "spans: expected rows"),
         ({"spans": [(-1, 1, 0, 0, 3)]}, "spans: expected rows"),
@@ -283,7 +283,7 @@ def test_blocks_that_do_not_fit(changes, message):
 def test_calls_that_do_not_fit(arguments, message):
     given = {
         "x": np.zeros((3, 4), np.float32),
-        "cache": np.zeros((1, 1, 5, 4, 2), np.float32),
+        "cache": np.zeros((1, 1, 4, 5, 2), np.float32),
         "spans": [(0, 1, 0, 0, 3)],
         **arguments,
     }

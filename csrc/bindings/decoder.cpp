@@ -46,14 +46,14 @@ class Decoder {
     for (const py::handle block : blocks) blocks_.push_back(block_of(block));
   }
 
-  // x [tokens, dim]; cache [blocks, slots, capacity, 2 kv_heads, head_dim]; spans of (slot, slots,
+  // x [tokens, dim]; cache [blocks, slots, 2 kv_heads, capacity, head_dim]; spans of (slot, slots,
   // first, start, tokens).
   Array run(const Array& x, Array& cache, const std::vector<std::array<int64_t, 5>>& spans,
             const Optional& cos, const Optional& sin) const {
     std::vector<evergrad_span> all;
     for (const auto& s : spans) all.push_back({s[0], s[1], s[2], s[3], s[4]});
     Array out = or_like(std::nullopt, x);
-    const int64_t tokens = x.shape(0), dim = x.shape(1), capacity = cache.shape(2);
+    const int64_t tokens = x.shape(0), dim = x.shape(1), capacity = cache.shape(3);
     const int64_t layer = cache.strides(0) / static_cast<py::ssize_t>(sizeof(float));
     const int64_t rotary_dim = cos ? 2 * cos->shape(1) : 0;
     const float *px = data(x), *pc = data(cos), *ps = data(sin);

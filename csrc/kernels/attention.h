@@ -392,45 +392,51 @@ EVG_INLINE void few_scores(const AttentionHead& h, i64 rows, Range keys, i64 j0,
                            const float* q, float* s) {
   const i64 d = h.head_dim;
   const Range all = part.all();
-  for (i64 j = all.begin; j < min_of(all.end, keys.end - j0); ++j) {
-    const float* key = h.key + (j0 + j) * h.key_token;
-    // Rows of one head lie far apart, which hides from the hardware what comes next.
-    const i64 ahead = min_of(j0 + j + rows_ahead, keys.end - 1);
-    for (i64 c = 0; c < d; c += 64 / static_cast<i64>(sizeof(float))) {
-      __builtin_prefetch(h.key + ahead * h.key_token + c);
-      __builtin_prefetch(h.value + (j0 + j) * h.value_token + c);
-    }
-    for (i64 r = 0; r < rows; ++r) {
-      const float* row = q + r * d;
-      Vec acc[2] = {zero(), zero()};
-      i64 c = 0;
-      for (; c + 2 * Vec::width <= d; c += 2 * Vec::width) {
-        acc[0] = fma(load(row + c), load(key + c), acc[0]);
-        acc[1] = fma(load(row + c + Vec::width), load(key + c + Vec::width), acc[1]);
+  const i64 end = min_of(all.end, keys.end - j0);
+  for (i64 j = all.begin; j < end; j += dot_long) {
+    const i64 some = min_of(dot_long, end - j);
+    // Rows of one head may lie far apart, which hides from the hardware what comes next.
+    for (i64 i = j0 + j; i < j0 + j + some; ++i) {
+      const i64 ahead = min_of(i + rows_ahead, keys.end - 1);
+      for (i64 c = 0; c < d; c += 64 / static_cast<i64>(sizeof(float))) {
+        __builtin_prefetch(h.key + ahead * h.key_token + c);
+        __builtin_prefetch(h.value + i * h.value_token + c);
       }
-      if (c < d) acc[0] = fma(load(row + c), load(key + c), acc[0]);
-      s[j * nr + r] = reduce_add(acc[0] + acc[1]);
     }
+    const float* key = h.key + (j0 + j) * h.key_token;
+    if (some == dot_long)
+      dot_rows<dot_long>(rows, d, key, h.key_token, q, d, s + j * nr, nr, 1, false);
+    else
+      for (i64 i = 0; i < some; ++i)
+        dot_rows<1>(rows, d, key + i * h.key_token, h.key_token, q, d, s + (j + i) * nr, nr, 1,
+                    false);
   }
+}
+
+// acc [rows, head_dim] += the values of a block, weighted by columns of s from r on: as many rows
+// at a time as there are, since all of them read the same values.
+template <int Rows>
+EVG_INLINE void few_rows_output(i64 rows, i64 depth, i64 d, const float* s, const float* value,
+                                i64 value_token, float* acc) {
+  constexpr int cols = Vec::width == 8 ? 2 : 4;
+  for (; rows >= Rows; rows -= Rows, s += Rows, acc += Rows * d) {
+    i64 c = 0;
+    for (; c + cols * Vec::width <= d; c += cols * Vec::width)
+      tile_product<Rows, cols, true>(depth, s, nr, value + c, value_token, acc + c, d, true);
+    for (; c < d; c += Vec::width)
+      tile_product<Rows, 1, true>(depth, s, nr, value + c, value_token, acc + c, d, true);
+  }
+  if constexpr (Rows > 1) few_rows_output<Rows - 1>(rows, depth, d, s, value, value_token, acc);
 }
 
 EVG_INLINE void few_outputs(const AttentionHead& h, i64 rows, Range keys, i64 j0, const Part& part,
                             const float* s, float* acc) {
-  const i64 d = h.head_dim;
-  for (i64 r = 0; r < rows; ++r) {
-    const i64 begin = part.rows[r / Vec::width].begin;
-    const i64 depth = min_of(part.rows[r / Vec::width].end, keys.end - j0) - begin;
-    const float* value = h.value + (j0 + begin) * h.value_token;
-    for (i64 c = 0; c < d;) {
-      const bool wide = d - c >= 4 * Vec::width;
-      if (wide)
-        tile_product<1, 4, true>(depth, s + begin * nr + r, nr, value + c, h.value_token,
-                                 acc + r * d + c, d, true);
-      else
-        tile_product<1, 1, true>(depth, s + begin * nr + r, nr, value + c, h.value_token,
-                                 acc + r * d + c, d, true);
-      c += (wide ? 4 : 1) * Vec::width;
-    }
+  for (i64 r = 0; r < rows; r += Vec::width) {
+    const Range seen = part.rows[r / Vec::width];
+    few_rows_output<4>(min_of(Vec::width, rows - r), min_of(seen.end, keys.end - j0) - seen.begin,
+                       h.head_dim, s + seen.begin * nr + r,
+                       h.value + (j0 + seen.begin) * h.value_token, h.value_token,
+                       acc + r * h.head_dim);
   }
 }
 

@@ -18,7 +18,7 @@ using namespace evergrad;
 
 namespace {
 
-constexpr i64 keys_per_part = 1024;
+constexpr i64 keys_per_part = 256;
 constexpr i64 rows_of_decoding = 32;
 constexpr i64 backward_tasks = 16;
 

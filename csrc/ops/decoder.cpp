@@ -33,15 +33,16 @@ int apply(const evergrad_norm& norm, i64 rows, i64 dim, const float* x, float* o
 
 int attend(const evergrad_decoder_block& b, float* cache, i64 capacity, const evergrad_span& span,
            float* qkv, float* lse, float* out) {
-  const i64 inner = b.heads * b.head_dim, kv = 2 * b.kv_heads * b.head_dim, row = inner + kv;
-  const i64 slot = capacity * kv, end = span.start + span.tokens;
+  const i64 d = b.head_dim, inner = b.heads * d, heads = 2 * b.kv_heads, row = inner + heads * d;
+  const i64 head = capacity * d, slot = heads * head, end = span.start + span.tokens;
   qkv += span.first * row;
   cache += span.slot * slot;
   for (i64 i = 0; i < span.slots; ++i)
-    for (i64 t = 0; t < span.tokens; ++t)
-      std::memcpy(cache + i * slot + (span.start + t) * kv,
-                  qkv + (i * span.tokens + t) * row + inner,
-                  static_cast<std::size_t>(kv) * sizeof(float));
+    for (i64 h = 0; h < heads; ++h)
+      for (i64 t = 0; t < span.tokens; ++t)
+        std::memcpy(cache + i * slot + h * head + (span.start + t) * d,
+                    qkv + (i * span.tokens + t) * row + inner + h * d,
+                    static_cast<std::size_t>(d) * sizeof(float));
   evergrad_attention_shape shape{};
   shape.sequences = span.slots;
   shape.tokens_q = span.tokens;
@@ -54,10 +55,10 @@ int attend(const evergrad_decoder_block& b, float* cache, i64 capacity, const ev
   shape.scale = b.scale;
   evergrad_attention_options options{};
   options.window_left = b.window_left;
-  const evergrad_heads query{qkv, span.tokens * row, row, b.head_dim};
-  const evergrad_heads key{cache, slot, kv, b.head_dim};
-  const evergrad_heads value{cache + kv / 2, slot, kv, b.head_dim};
-  const evergrad_heads mixed{out + span.first * inner, span.tokens * inner, inner, b.head_dim};
+  const evergrad_heads query{qkv, span.tokens * row, row, d};
+  const evergrad_heads key{cache, slot, d, head};
+  const evergrad_heads value{cache + b.kv_heads * head, slot, d, head};
+  const evergrad_heads mixed{out + span.first * inner, span.tokens * inner, inner, d};
   return evergrad_attention(&shape, &options, query, key, value, mixed, lse);
 }
 

@@ -119,8 +119,8 @@ class Decoder:
         Parameters
         ----------
         x : ndarray, float32, [tokens, dim]
-        cache : ndarray, float32, [blocks, slots, capacity, 2 kv_heads, head_dim]
-            Of each token its keys, then its values.
+        cache : ndarray, float32, [blocks, slots, 2 kv_heads, capacity, head_dim]
+            Heads of keys, then of values, of each their tokens.
         spans : sequence of (slot, slots, first, start, tokens)
             So many slots from `slot` on hold `start` tokens each and get `tokens` more: rows of x
             from `first` on.
@@ -146,8 +146,8 @@ class Decoder:
         _check.has_shape("x", x, (tokens, first.qkv.in_features))
         _check.floats("cache", cache)
         _check.has_rank("cache", cache, 5, 5)
-        slots, capacity = cache.shape[1:3]
-        expected = (len(self.blocks), slots, capacity, 2 * first.kv_heads, first.head_dim)
+        slots, capacity = cache.shape[1], cache.shape[3]
+        expected = (len(self.blocks), slots, 2 * first.kv_heads, capacity, first.head_dim)
         _check.output("cache", cache, expected, "x", x)
         row = 0
         for slot, count, begin, start, new in spans:
