@@ -209,11 +209,10 @@ class KVCache:
 
     @property
     def memory(self) -> Array:
-        """All of it: [layers, slots, 2 kv_heads, capacity, head_dim], heads of keys, then of values.
+        """All of it: [layers, slots, 2 kv_heads, capacity, head_dim], keys, then values.
 
-        A head has its tokens to itself, one after the other: that is how attention reads them, and
-        what the hardware sees coming. Token by token, with all heads of one side by side, a thousand
-        tokens took twice the time.
+        A head has its tokens one after the other: so attention reads them, and the hardware sees
+        them coming. With all heads of a token side by side, a thousand tokens took twice the time.
         """
         return self._data
 

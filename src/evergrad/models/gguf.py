@@ -176,7 +176,7 @@ def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.St
     heads = {
         "q_proj": settings["num_attention_heads"],
         "k_proj": settings["num_key_value_heads"],
-        "v_proj": None,  # its rows are in order
+        "v_proj": 0,  # its rows are in order
     }
     found, stacked = {}, {}
     for theirs, tensor in file.tensors.items():
@@ -184,11 +184,13 @@ def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.St
             continue
         name = _name(theirs)
         part = name.split(".")[-2]
-        rows = _halves(theirs, tensor, heads[part]) if heads.get(part) else None
+        if heads.get(part):
+            _check_heads(theirs, tensor, heads[part])
         if part in heads and len(tensor.shape) == 2:
-            stacked[name] = rows
-        elif rows is not None:
-            tensor = tensor.take_rows(rows)
+            stacked[name] = heads[part]
+        elif heads.get(part):  # a bias
+            rows = np.arange(tensor.shape[0]).reshape(heads[part], -1, 2)
+            tensor = tensor.take_rows(rows.swapaxes(1, 2).reshape(-1))
         found[name] = tensor
     _stack(found, stacked)
     # A bias of 0 where others have one: Hugging Face's Llamas have all of them or none.
@@ -203,26 +205,30 @@ def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.St
     return found
 
 
-def _stack(found: dict[str, io.StoredTensor], rows: Mapping[str, Any]) -> None:
-    """Copy queries, keys and values of a layer to below one another, their `rows` in order.
+def _stack(found: dict[str, io.StoredTensor], heads: Mapping[str, int]) -> None:
+    """Copy queries, keys and values of a layer to below one another, those with heads in our order.
 
-    So they are one matrix when the model wants them as one, and are not copied again.
+    So they are one matrix when the model wants them as one, and are not copied again. Row 2 i + h
+    of a head is row i + h d/2 here: llama.cpp turns neighbours (0, 1), (2, 3) ... as a pair, where
+    we turn halves: (0, d/2), (1, d/2 + 1) ...
     """
-    memory = np.empty(sum(found[name].nbytes for name in rows), np.uint8)
+    memory = np.empty(sum(found[name].nbytes for name in heads), np.uint8)
     start = 0
 
     def place(name: str) -> tuple[list[str], int]:
         *layer, part, _ = name.split(".")
         return layer, ("q_proj", "k_proj", "v_proj").index(part)
 
-    for name in sorted(rows, key=place):
+    for name in sorted(heads, key=place):
         tensor = found[name]
-        data = memory[start : start + tensor.nbytes].reshape(tensor.data.shape)
+        source, width = tensor.data, tensor.data.shape[1]
+        data = memory[start : start + tensor.nbytes].reshape(source.shape)
         start += tensor.nbytes
-        if rows[name] is None:
-            data[...] = tensor.data
+        if heads[name]:
+            pairs = source.reshape(heads[name], -1, 2, width)
+            data.reshape(heads[name], 2, -1, width)[...] = pairs.swapaxes(1, 2)
         else:
-            np.take(tensor.data, rows[name], 0, data, "clip")
+            data[...] = source
         found[name] = io.StoredTensor(tensor.kind, tensor.shape, data)
         io.release(tensor)
 
@@ -236,15 +242,10 @@ def _name(theirs: str) -> str:
     return f"{TENSORS[stem].format(number)}.{words[-1]}"
 
 
-def _halves(name: str, tensor: io.StoredTensor, heads: int) -> Any:
-    """The order of rows that undoes llama.cpp's, by which neighbours (0, 1), (2, 3) ... are pairs.
-
-    Row 2 i + h of a head there is row i + h d/2 here, where halves turn: (0, d/2), (1, d/2 + 1) ...
-    """
+def _check_heads(name: str, tensor: io.StoredTensor, heads: int) -> None:
     size = math.prod(tensor.shape[:1])
     if size % (2 * heads) or not tensor.shape:
         raise ValueError(f"the rows of {name!r}, {size}, are not {heads} even heads")
-    return np.arange(size).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _rope_scaling(file: io.GGUF, keys: _Keys, theta: float, head_dim: int) -> dict[str, Any] | None:

@@ -96,7 +96,8 @@ def flatten_(module: Module) -> FlatParameters:
             part.flat.release()
             part.flat = None
 
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    parameters = list(module.parameters())
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     dtypes = {parameter.data.dtype for parameter in trainable} or {np.dtype(np.float32)}
     if len(dtypes) > 1:
         raise TypeError(f"parameters must share one dtype, got {sorted(map(str, dtypes))}")
@@ -115,7 +116,7 @@ def flatten_(module: Module) -> FlatParameters:
         values[...], gradient[...] = parameter.data, parameter.grad
         parameter.data, parameter.grad = values, gradient
         start = stop
-    for parameter in module.parameters():
+    for parameter in parameters:
         # A view would keep a whole former flat buffer alive.
         values = parameter.data
         if not parameter.requires_grad and getattr(values, "base", None) is not None:
