@@ -1,6 +1,8 @@
 """Vocabularies as bytes: the native sequence of strings against the one in Python."""
 
+import copy
 import itertools
+import pickle
 
 import pytest
 from hypothesis import given
@@ -103,6 +105,27 @@ def test_many_strings_are_found():
     assert strings.are_distinct()
     assert all(strings.find(text) == place for place, text in enumerate(texts))
     assert not native.Strings([*texts, "ff"]).are_distinct()
+
+
+def test_a_long_string_does_not_make_texts_slow():
+    """Its length bounds the parts of a text that are looked for: here there would be 2 million."""
+    texts = ["a", "b" * 20_000, "中文", "aaab", ""]
+    text = "a" * 2000 + "中文"
+    assert native.Strings(texts).within(text) == in_python.Strings(texts).within(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_copied_and_compared_like_lists(kind):
+    strings = kind(["a", "é", ""])
+    assert strings == ["a", "é", ""] != strings[:2]
+    assert strings == kind(["a", "é", ""]) != kind(["a"])
+    assert strings != "aé"
+    for same in (copy.copy(strings), copy.deepcopy(strings), pickle.loads(pickle.dumps(strings))):
+        assert same == strings
+        assert same.find("é") == 1
+    assert "\ud800" not in strings
+    assert strings.find("\ud800") == -1
+    assert 5 not in strings
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -21,6 +21,7 @@ pytest.importorskip("tokenizers")
 
 import tokenizers
 
+import evergrad
 from evergrad.io import CorruptFileError
 from evergrad.text import Tokenizer, vocabulary
 
@@ -598,6 +599,10 @@ def test_word_piece_of_a_gguf(minilm):
         ({"tokens": [1, 2, 3]}, r"strings that have a UTF-8 form, got \[1, 2, 3\]"),
         ({"tokens": ["a", "b", "\ud800"]}, "strings that have a UTF-8 form"),
         ({"merges": 5}, "expected strings"),
+        ({"model": ["gpt2"]}, "supported are bert"),
+        ({"bos_token_id": [1]}, r"bos_token_id: expected an integer, got \[1\]"),
+        ({"eos_token_id": float("inf")}, "eos_token_id: expected an integer, got inf"),
+        ({"model": "llama", "scores": 3.0}, "scores is missing, or not one for each"),
         ({"token_type": [1]}, "1 entries for 3 tokens"),
         ({"token_type": []}, "0 entries for 3 tokens"),
         ({"token_type": ["1", "1", "1"]}, "expected integers"),
@@ -657,6 +662,19 @@ def test_a_piece_of_a_vocabulary_encodes_as_the_whole_does(pre, missing):
         some = draw.choices(range(len(tokens) + len(control)), k=9)
         assert pairs.decode(some) == whole.decode(some, skip_special_tokens=False)
     assert skipped < len(LINES) / 2
+
+
+def test_a_vocabulary_outlives_a_change_of_backend():
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    metadata = byte_level_metadata(inner, "gpt-2")
+    for made, used in (("native", "reference"), ("reference", "native")):
+        with evergrad.use_backend(made):
+            ours = Tokenizer.from_gguf(metadata)
+        with evergrad.use_backend(used):
+            ids = ours.encode("as the text")
+            assert ours.decode(ids) == "as the text"
+            again = Tokenizer.from_gguf(metadata | {"tokenizer.ggml.tokens": ours._rest.tokens})
+            assert again.encode("as the text").tolist() == ids.tolist()
 
 
 def test_a_vocabulary_becomes_whole_after_a_few_texts(smollm, smollm_metadata, tmp_path):

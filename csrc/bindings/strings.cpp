@@ -1,5 +1,6 @@
-// Vocabularies: tens of thousands of short strings, most of which nobody ever looks at. To make an
-// object of each takes longer than for a model to answer, so they stay bytes.
+// Vocabularies: tens of thousands of short strings, most of which nobody ever looks at. An object
+// for each would take a fifth of the time that a program needs to load a model and begin to write,
+// so they stay bytes.
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -53,6 +54,7 @@ bool is_utf8(string_view text) {
 
 py::str to_python(string_view text) { return py::str(text.data(), text.size()); }
 
+// Of a string; lone surrogates have none.
 string_view utf8_of(const py::handle& text) {
   if (!PyUnicode_Check(text.ptr()))
     throw py::type_error("expected a string, got " + std::string(py::str(py::type::of(text))));
@@ -117,6 +119,11 @@ class Strings {
     size_t longest = 0;
     for (size_t i = 0; i < size(); ++i) longest = std::max(longest, at(i).size());
     py::dict found;
+    if (text.size() * longest > bytes_.size()) {  // to look for all its parts would take longer
+      for (size_t i = 0; i < size(); ++i)
+        if (!at(i).empty() && text.find(at(i)) != string_view::npos) found[to_python(at(i))] = i;
+      return found;
+    }
     for (size_t begin = 0; begin < text.size(); ++begin)
       for (size_t length = 1; length <= std::min(longest, text.size() - begin); ++length) {
         const string_view part = text.substr(begin, length);
@@ -198,6 +205,15 @@ py::list to_list(const Strings& strings) {
   return all;
 }
 
+// What has no UTF-8 form is nowhere.
+int64_t find_in(const Strings& strings, const py::object& text) {
+  Py_ssize_t size;
+  const char* const bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+  if (bytes) return strings.find({bytes, static_cast<size_t>(size)});
+  PyErr_Clear();
+  return -1;
+}
+
 }  // namespace
 
 void register_strings(py::module_& m) {
@@ -217,16 +233,20 @@ void register_strings(py::module_& m) {
       .def("__iter__", [](const Strings& self) { return py::iter(to_list(self)); })
       .def("__contains__",
            [](const Strings& self, const py::object& text) {
-             return py::isinstance<py::str>(text) && self.find(utf8_of(text)) >= 0;
+             return py::isinstance<py::str>(text) && find_in(self, text) >= 0;
            })
       .def("__eq__",
            [](const Strings& self, const py::object& other) {
-             return py::isinstance<py::sequence>(other) && to_list(self).equal(py::list(other));
+             if (py::isinstance<Strings>(other))
+               return to_list(self).equal(to_list(other.cast<const Strings&>()));
+             return py::isinstance<py::list>(other) && to_list(self).equal(other);
            })
       .def("__hash__", [](const Strings& self) { return py::hash(py::tuple(to_list(self))); })
       .def("__repr__", [](const Strings& self) { return py::repr(to_list(self)); })
+      .def(py::pickle([](const Strings& self) { return to_list(self); },
+                      [](const py::list& texts) { return Strings(texts); }))
       .def(
-          "find", [](const Strings& self, const py::str& text) { return self.find(utf8_of(text)); },
+          "find", [](const Strings& self, const py::str& text) { return find_in(self, text); },
           py::arg("text"), "The last place of a string, or -1.")
       .def("are_distinct", &Strings::are_distinct, "Whether no string is there twice.")
       .def(

@@ -32,7 +32,7 @@ constexpr int row_unit = Vec::width == 8 ? 2 : tile_rows;
 constexpr i64 block_k = 128 / tile_rows * tile_rows;
 constexpr i64 panels_at_once = 8;                 // that share a copied block of keys
 constexpr i64 chunk_k = 512 / block_k * block_k;  // keys of the backward whose gradients stay in L2
-constexpr i64 few_rows = 8;  // up to here rows are handled one by one, and keys are read in place
+constexpr i64 few_rows = 8;  // up to here rows need no panel, and keys are read in place
 
 EVG_INLINE i64 padded_dim(i64 head_dim) { return round_up(head_dim, row_unit); }
 EVG_INLINE i64 vector_dim(i64 head_dim) { return round_up(head_dim, Vec::width); }
@@ -413,8 +413,8 @@ EVG_INLINE void few_scores(const AttentionHead& h, i64 rows, Range keys, i64 j0,
   }
 }
 
-// acc [rows, head_dim] += the values of a block, weighted by columns of s from r on: as many rows
-// at a time as there are, since all of them read the same values.
+// acc [rows, head_dim] += the values of a block, weighted by the columns of s: up to so many rows
+// at a time, since all of them read the same values.
 template <int Rows>
 EVG_INLINE void few_rows_output(i64 rows, i64 depth, i64 d, const float* s, const float* value,
                                 i64 value_token, float* acc) {

@@ -4,8 +4,8 @@
 // signed, and their sum with an int32. So x becomes integers of 24 bits, each 32 of them with a
 // power of two, and each integer three signed bytes: X = 2^16 h + 2^8 m + l. With q of 4 bits, the
 // sum of eight products stays below 2^30 and is exact; a float is made of it once. Rounding x costs
-// 2^-23 of its block's largest number at most, and its sums cost nothing: no more than a sum of
-// floats. (In three bytes, not one, as llama.cpp has it: its x keeps 8 bits.)
+// 2^-23 of its block's largest number at most (above 2^-102; what is smaller fades), which is about
+// what a sum of floats costs. (In three bytes, not one, as llama.cpp has it: its x keeps 8 bits.)
 #pragma once
 
 #include "kernels/quant.h"

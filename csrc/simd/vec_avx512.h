@@ -212,8 +212,8 @@ struct Pairs {
   __m256 v;
 };
 
-// Four blocks are picked from two vectors, from their beginning and to their end, by one shuffle:
-// of int32 where they lie whole ones apart, else of int16.
+// Four blocks are picked from two vectors, one from their beginning and one to their end, by one
+// shuffle: of int32 where a block is a whole number of them, else of int16.
 template <int stride>
 EVG_INLINE VecI quads_at(const uint8_t* p) {
   constexpr int unit = stride % 4 == 0 ? 4 : 2, count = 64 / unit,

@@ -269,7 +269,7 @@ struct StoredRows {
   std::vector<uint8_t> all;
 };
 
-// Whether a table's dots of bytes can run here: of AVX-512 where the processor has them, or emulated.
+// Whether a table's dots of bytes can run here: where the processor has them, or emulated.
 bool runs_byte_dots(const KernelTable& t) {
 #if defined(__x86_64__) && !defined(EVERGRAD_EMULATED)
   if (!__builtin_cpu_supports("avx512vnni")) return false;
@@ -289,14 +289,16 @@ void check_quant(const Stored& s, i64 n) {
   compare(label("quant_dot", arguments), sum_of(n), [=](const KernelTable& t, Random random) {
     const StoredRows w(s, features, n, random);
     const bool grouped = s.numbers > 1;
-    Buffer x = random.uniform(n), prepared(grouped ? evergrad::quant_sums(n) + n : 0), out(features);
+    Buffer x = random.uniform(n), out(features);
+    Buffer prepared(grouped ? evergrad::quant_sums(n) + n : 0);
     if (grouped) t.quant_prepare(s.kind, n, x.data(), prepared.data());
     t.quant_dot(s.kind, features, n, w.data(), w.row_bytes, x.data(), prepared.data(), out.data());
     return outputs(out);
   });
   const bool halves_of_bytes = s.kind == QuantKind::q4_0 || s.kind == QuantKind::q4_1;
   if (halves_of_bytes && n >= 128)
-    compare(label("quant_dot_bytes", arguments), sum_of(n), [=](const KernelTable& t, Random random) {
+    compare(label("quant_dot_bytes", arguments), sum_of(n), [=](const KernelTable& t, Random r) {
+      Random random = r;
       const StoredRows w(s, features, n, random);
       Buffer x = random.uniform(n), out(features);
       // As different as they come, block by block: each has a scale of its own.

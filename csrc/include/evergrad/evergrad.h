@@ -254,7 +254,8 @@ typedef struct {
 } evergrad_span;
 
 /* Runs blocks over x [tokens, dim]; out may not be x. The cache is [blocks, slots, 2 kv_heads,
- * capacity, head_dim], heads of keys and then of values, `cache_layer` numbers from block to block. cos and sin [tokens, rotary_dim / 2] turn queries and keys, or are null. */
+ * capacity, head_dim], heads of keys and then of values, `cache_layer` numbers from block to block.
+ * cos and sin [tokens, rotary_dim / 2] turn queries and keys, or are null. */
 int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_t tokens,
                      int64_t dim, const float* cos, const float* sin, int64_t rotary_dim,
                      float* cache, int64_t cache_layer, int64_t capacity, int64_t spans,

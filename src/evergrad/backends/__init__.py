@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -67,7 +67,7 @@ class _Active:
     affine: Callable[[Any, Any, Any, Any, Any], bool]
     within: Callable[[Any, int], bool]
     rising: Callable[[Any, int | None], bool]
-    Strings: Callable[[Iterable[str]], Any]
+    Strings: Any  # a class
     prefixed_strings: Callable[[Any, int, int], tuple[Any, int]]
     decoder: Any  # the native backend's blocks in one call, or None
     resolved: dict[str, str]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +84,7 @@ SHORTEST_INFO = 8 + 1 + 4 + 4 + 8
 class GGUF(NamedTuple):
     """What a file holds."""
 
-    metadata: dict[str, Any]  # numbers, bools, strings, lists of strings, arrays of numbers
+    metadata: dict[str, Any]  # numbers, bools, strings; sequences of strings, arrays of numbers
     tensors: dict[str, StoredTensor]  # views of the mapped file, shapes as NumPy counts them
 
 
@@ -278,7 +279,7 @@ class _Cursor:
         except UnicodeDecodeError as error:
             raise self.error(f"{what} is not UTF-8: {error.reason}") from None
 
-    def strings(self, what: str) -> list[str]:
+    def strings(self, what: str) -> Sequence[str]:
         """An array of strings; vocabularies are long."""
         count = self.count(8, f"elements of {what}")
         found, self.position = active.prefixed_strings(self.bytes, self.position, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import sys
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -227,12 +228,17 @@ class KVCache:
 def _reserved(shape: tuple[int, ...]) -> Array:
     """Memory whose pages are handed out as they are written.
 
-    NumPy asks for huge pages, and each layer would begin with one or two of them, 2 MB each.
+    NumPy asks for huge pages, or the system gives them to all: then each head of each layer would
+    begin with one or two of them, 2 MB each.
     """
     count = math.prod(shape)
     if count == 0:
         return np.empty(shape, np.float32)
-    return np.frombuffer(mmap.mmap(-1, 4 * count, flags=PRIVATE), np.float32, count).reshape(shape)
+    memory = mmap.mmap(-1, 4 * count, flags=PRIVATE)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel that has none
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32, count).reshape(shape)
 
 
 class Layer:

@@ -5,13 +5,15 @@ Names of keys and tensors: https://github.com/ggml-org/ggml/blob/master/docs/ggu
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .. import io, nn
+from ..ops.quant import BLOCKS
 from .llama import Llama
 
 __all__ = ["llama_settings", "llama_tensors", "read_gguf"]
@@ -176,23 +178,19 @@ def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.St
     heads = {
         "q_proj": settings["num_attention_heads"],
         "k_proj": settings["num_key_value_heads"],
-        "v_proj": 0,  # its rows are in order
     }
-    found, stacked = {}, {}
+    found: dict[str, io.StoredTensor] = {}
+    order: dict[str, int] = {}
     for theirs, tensor in file.tensors.items():
         if theirs == ROPE_FACTORS:
             continue
         name = _name(theirs)
         part = name.split(".")[-2]
-        if heads.get(part):
+        if part in heads:
             _check_heads(theirs, tensor, heads[part])
-        if part in heads and len(tensor.shape) == 2:
-            stacked[name] = heads[part]
-        elif heads.get(part):  # a bias
-            rows = np.arange(tensor.shape[0]).reshape(heads[part], -1, 2)
-            tensor = tensor.take_rows(rows.swapaxes(1, 2).reshape(-1))
+            order[name] = heads[part]
         found[name] = tensor
-    _stack(found, stacked)
+    _put_in_order(found, order)
     # A bias of 0 where others have one: Hugging Face's Llamas have all of them or none.
     for setting, maps in BIASES.items():
         parts = [TENSORS[f"blk.{{}}.{each}"].rpartition(".")[2] for each in maps]
@@ -205,32 +203,46 @@ def llama_tensors(file: io.GGUF, settings: Mapping[str, Any]) -> dict[str, io.St
     return found
 
 
-def _stack(found: dict[str, io.StoredTensor], heads: Mapping[str, int]) -> None:
-    """Copy queries, keys and values of a layer to below one another, those with heads in our order.
+def _put_in_order(found: dict[str, io.StoredTensor], heads: Mapping[str, int]) -> None:
+    """Give the rows of queries and keys our order.
 
-    So they are one matrix when the model wants them as one, and are not copied again. Row 2 i + h
-    of a head is row i + h d/2 here: llama.cpp turns neighbours (0, 1), (2, 3) ... as a pair, where
-    we turn halves: (0, d/2), (1, d/2 + 1) ...
+    Row 2 i + h of a head there is row i + h d/2 here: llama.cpp turns neighbours (0, 1), (2, 3) ...
+    as a pair, where we turn halves, (0, d/2), (1, d/2 + 1) ... Those that stay in few bits, and
+    alike, are put below one another, with the values: as one matrix they are not copied again.
     """
-    memory = np.empty(sum(found[name].nbytes for name in heads), np.uint8)
+    together = [names for names in map(_with_key_and_value, heads) if _are_alike(found, names)]
+    memory = np.empty(sum(found[name].nbytes for names in together for name in names), np.uint8)
     start = 0
-
-    def place(name: str) -> tuple[list[str], int]:
-        *layer, part, _ = name.split(".")
-        return layer, ("q_proj", "k_proj", "v_proj").index(part)
-
-    for name in sorted(heads, key=place):
+    for name in itertools.chain(*together):
         tensor = found[name]
         source, width = tensor.data, tensor.data.shape[1]
         data = memory[start : start + tensor.nbytes].reshape(source.shape)
         start += tensor.nbytes
-        if heads[name]:
+        if name in heads:
             pairs = source.reshape(heads[name], -1, 2, width)
             data.reshape(heads[name], 2, -1, width)[...] = pairs.swapaxes(1, 2)
         else:
             data[...] = source
         found[name] = io.StoredTensor(tensor.kind, tensor.shape, data)
         io.release(tensor)
+    for name in heads.keys() - set(itertools.chain(*together)):
+        rows = np.arange(found[name].shape[0]).reshape(heads[name], -1, 2)
+        taken = found[name].take_rows(rows.swapaxes(1, 2).reshape(-1))
+        io.release(found[name])
+        found[name] = taken
+
+
+def _with_key_and_value(query: str) -> list[str]:
+    """Three names for that of a query's weight, else what is no name."""
+    stem, _, last = query.rpartition(".q_proj.")
+    return [f"{stem}.{part}.{last}" for part in ("q_proj", "k_proj", "v_proj")]
+
+
+def _are_alike(found: Mapping[str, io.StoredTensor], names: Sequence[str]) -> bool:
+    """Whether they are matrices of one kind, in few bits."""
+    tensors = [found[name] for name in names if name in found]
+    kinds = {(tensor.kind, len(tensor.shape)) for tensor in tensors}
+    return len(tensors) == 3 and len(kinds) == 1 and kinds <= {(kind, 2) for kind in BLOCKS}
 
 
 def _name(theirs: str) -> str:

@@ -96,7 +96,7 @@ class BytePairs:
             pairs = {
                 f"{token[:cut]} {token[cut:]}" for token in ids for cut in range(1, len(token))
             }
-            merges = self._merges.among(strings(pairs))
+            merges = self._merges.among(type(self._merges)(pairs))
         ids.update((token, self.tokens.find(token)) for token in self.always)
         return self.complete(self._make(ids, list(_pairs(merges))))
 
@@ -113,7 +113,7 @@ def strings(texts: Iterable[str]) -> Any:
     ValueError
         If they are no strings, or have no UTF-8 form.
     """
-    if hasattr(texts, "first_unmerged"):
+    if isinstance(texts, active.Strings):
         return texts
     try:
         return active.Strings(texts)

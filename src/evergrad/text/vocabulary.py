@@ -62,9 +62,9 @@ def from_gguf(
     tokens = _get(metadata, "tokens")
     if kind is None or tokens is None:
         raise ValueError("the GGUF file holds no tokenizer: tokenizer.ggml.tokens is missing")
-    if kind not in MODELS:
+    if not isinstance(kind, str) or kind not in MODELS:
         raise ValueError(
-            f"tokenizer.ggml.model is {kind!r}, supported are {', '.join(sorted(MODELS))}"
+            f"tokenizer.ggml.model is {kind!r:.80}, supported are {', '.join(sorted(MODELS))}"
         )
     tokens = strings(tokens)
     given = _get(metadata, "token_type")
@@ -79,7 +79,13 @@ def from_gguf(
     for name, keys in _ROLES.items():
         for key in keys:
             token_id = _get(metadata, f"{key}_token_id")
-            if token_id is not None and 0 <= int(token_id) < len(tokens):
+            if token_id is None:
+                continue
+            if not isinstance(token_id, (int, np.integer)):
+                raise ValueError(
+                    f"tokenizer.ggml.{key}_token_id: expected an integer, got {token_id!r:.80}"
+                )
+            if 0 <= token_id < len(tokens):
                 special.setdefault(name, tokens[int(token_id)])
     added = {
         tokens[i]: bool(types[i] == _CONTROL)
@@ -201,7 +207,7 @@ def _sentence_piece(
     text is a token, that of the highest score first.
     """
     scores = _get(metadata, "scores")
-    if scores is None or len(scores) != len(tokens):
+    if scores is None or np.shape(scores) != (len(tokens),):
         raise ValueError("tokenizer.ggml.scores is missing, or not one for each token")
     ids = _ids(tokens)
     merges = [
