@@ -294,4 +294,4 @@ def test_calls_that_do_not_fit(arguments, message):
 def test_the_reference_lets_float64_pass_but_the_blocks_do_not():
     decoder = Decoder([block()])
     with evergrad.use_backend("reference"), pytest.raises(TypeError, match="x: expected float32"):
-        decoder(np.zeros((3, 4)), np.zeros((1, 1, 5, 4, 2)), [(0, 1, 0, 0, 3)])
+        decoder(np.zeros((3, 4)), np.zeros((1, 1, 4, 5, 2)), [(0, 1, 0, 0, 3)])

@@ -88,7 +88,7 @@ class Decoder:
     ...     norm, zeros(12, 4), zeros(4, 4), norm, zeros(16, 4), zeros(4, 8), "silu", True,
     ...     heads=2, kv_heads=2, head_dim=2, window_left=-1, scale=1.0,
     ... )
-    >>> cache = np.zeros((1, 1, 5, 4, 2), np.float32)
+    >>> cache = np.zeros((1, 1, 4, 5, 2), np.float32)
     >>> x = np.ones((3, 4), np.float32)
     >>> spans = [(0, 1, 0, 0, 3)]
     >>> not Decoder.is_available() or bool((Decoder([block])(x, cache, spans) == x).all())
