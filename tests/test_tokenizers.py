@@ -598,7 +598,7 @@ def test_word_piece_of_a_gguf(minilm):
         ({"tokens": ["a", "a"]}, "twice"),
         ({"tokens": [1, 2, 3]}, r"strings that have a UTF-8 form, got \[1, 2, 3\]"),
         ({"tokens": ["a", "b", "\ud800"]}, "strings that have a UTF-8 form"),
-        ({"merges": 5}, "expected strings"),
+        ({"merges": 5}, "merges: expected strings"),
         ({"model": ["gpt2"]}, "supported are bert"),
         ({"bos_token_id": [1]}, r"bos_token_id: expected an integer, got \[1\]"),
         ({"eos_token_id": float("inf")}, "eos_token_id: expected an integer, got inf"),

@@ -56,7 +56,7 @@ class BytePairs:
         make: Callable[[dict[str, int], Pairs], Any],
         normal_form: Literal["NFC"] | None = None,
     ) -> None:
-        self.tokens, self._merges = strings(tokens), strings(merges)
+        self.tokens, self._merges = strings("tokens", tokens), strings("merges", merges)
         if not self.tokens.are_distinct():
             raise ValueError("tokens: expected each once, got one twice")
         wrong = self._merges.first_unmerged(self.tokens)
@@ -105,7 +105,7 @@ class BytePairs:
         return str(self._decoder.decode([self.tokens[each] for each in ids]))
 
 
-def strings(texts: Iterable[str]) -> Any:
+def strings(name: str, texts: Iterable[str]) -> Any:
     """Texts as a sequence that knows where each of them is.
 
     Raises
@@ -118,7 +118,9 @@ def strings(texts: Iterable[str]) -> Any:
     try:
         return active.Strings(texts)
     except (TypeError, UnicodeEncodeError):
-        raise ValueError(f"expected strings that have a UTF-8 form, got {texts!r:.100}") from None
+        raise ValueError(
+            f"{name}: expected strings that have a UTF-8 form, got {texts!r:.100}"
+        ) from None
 
 
 def _pairs(merges: Iterable[str]) -> Iterator[tuple[str, str]]:

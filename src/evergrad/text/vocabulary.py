@@ -66,7 +66,7 @@ def from_gguf(
         raise ValueError(
             f"tokenizer.ggml.model is {kind!r:.80}, supported are {', '.join(sorted(MODELS))}"
         )
-    tokens = strings(tokens)
+    tokens = strings("tokenizer.ggml.tokens", tokens)
     given = _get(metadata, "token_type")
     types = np.ones(len(tokens), np.int64) if given is None else np.asarray(given)
     if types.ndim == 1 and len(types) != len(tokens):
