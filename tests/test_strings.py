@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evergrad import _native as native
 from evergrad.backends import _strings as in_python
+
+native = pytest.importorskip("evergrad._native")
 
 KINDS = [native.Strings, in_python.Strings]
 #: Few letters, so that there is much to be found; of one to four bytes.

@@ -207,11 +207,12 @@ py::list to_list(const Strings& strings) {
 
 // What has no UTF-8 form is nowhere.
 int64_t find_in(const Strings& strings, const py::object& text) {
-  Py_ssize_t size;
-  const char* const bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
-  if (bytes) return strings.find({bytes, static_cast<size_t>(size)});
-  PyErr_Clear();
-  return -1;
+  try {
+    return strings.find(utf8_of(text));
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_UnicodeEncodeError)) throw;
+    return -1;
+  }
 }
 
 }  // namespace
