@@ -50,7 +50,7 @@ EVG_INLINE void tile_product(i64 depth, const float* a, i64 a_stride, const floa
 #pragma GCC unroll 4
     for (int j = 0; j < Cols; ++j)
       acc[i][j] = accumulate ? load(c + i * c_stride + j * Vec::width) : zero();
-  constexpr int steps = Vec::width == 8 ? 4 : 1;  // see depth_steps
+  constexpr int steps = Vec::width == 8 ? 4 : 2;  // see depth_steps
   const i64 a_row = across ? 1 : a_stride, a_step = across ? a_stride : 1;
   for (; depth >= steps; depth -= steps)
 #pragma GCC unroll 4

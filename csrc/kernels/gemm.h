@@ -15,6 +15,8 @@
 // or the threads are cut.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/table.h"
 #include "simd/whole.h"
 
@@ -98,12 +100,13 @@ constexpr int depth_steps = Vec::width == 8 ? 8 : Vec::width == 16 ? 4 : 1;
 // On AVX2 B is not fetched either: it comes in order, and the hardware sees it coming.
 constexpr bool fetch_b = Vec::width != 8;
 
-// One step of depth. Row i of A's column is at a[i * a_row].
-template <int Rows, int Columns>
-EVG_INLINE void add_step(const float* a, i64 a_row, const float* b, Vec (&acc)[Rows][Columns]) {
+// One step of depth. Row i of A's column is at a[i * a_row]; keep(j, vector j of B).
+template <int Rows, int Columns, class Keep>
+EVG_INLINE void add_step(const float* a, i64 a_row, const float* b, Vec (&acc)[Rows][Columns],
+                         Keep keep) {
   Vec bv[Columns];
 #pragma GCC unroll 4
-  for (int j = 0; j < Columns; ++j) bv[j] = load(b + j * Vec::width);
+  for (int j = 0; j < Columns; ++j) keep(j, bv[j] = load(b + j * Vec::width));
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i) {
     const Vec av = set1(a[i * a_row]);
@@ -111,10 +114,25 @@ EVG_INLINE void add_step(const float* a, i64 a_row, const float* b, Vec (&acc)[R
     for (int j = 0; j < Columns; ++j) fma_to(acc[i][j], av, bv[j]);
   }
 }
+template <int Rows, int Columns>
+EVG_INLINE void add_step(const float* a, i64 a_row, const float* b, Vec (&acc)[Rows][Columns]) {
+  add_step(a, a_row, b, acc, [](int, Vec) {});
+}
 
-// Floats from one step of depth to the next in a panel of B, as a constant.
+// Where B lies: floats from one step of depth to the next, and what becomes of what is read. In a
+// panel, where the step is a constant; and in rows at a stride, which are copied into a panel on
+// the way: two stores to 24 FMAs, for which there is time.
 struct PanelStep {
   EVG_INLINE constexpr operator i64() const { return nr; }
+  EVG_INLINE void keep(int, int, Vec) const {}
+  EVG_INLINE void advance(int) const {}
+};
+struct CopyStep {
+  i64 stride;
+  float* panel;
+  EVG_INLINE operator i64() const { return stride; }
+  EVG_INLINE void keep(int d, int j, Vec x) const { store(panel + d * nr + j * Vec::width, x); }
+  EVG_INLINE void advance(int steps) { panel += steps * nr; }
 };
 
 // Floats from one row of A to the next, and from one step of depth to the next: in a panel, and in
@@ -162,11 +180,25 @@ __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const
       for (int line = 0; fetch_b && line < depth_steps * nr; line += 16)
         __builtin_prefetch(b + 8 * b_step + line);
     }
+    if (std::is_same<Step, CopyStep>::value) {
+      // Rows far apart, which the hardware does not see: the next rows, and the next tile's.
+#pragma GCC unroll 8
+      for (int d = 0; d < depth_steps; ++d)
+#pragma GCC unroll 4
+        for (int line = 0; line < Columns * Vec::width; line += 16) {
+          const float* const row = b + d * b_step + line;
+          __builtin_prefetch(row + 8 * b_step);
+          __builtin_prefetch(row + nr, 0, 2);
+        }
+    }
 #pragma GCC unroll 8
     for (int d = 0; d < depth_steps; ++d)
-      add_step(a + d * lie.step(), lie.row(), b + d * b_step, acc);
+      add_step(a + d * lie.step(), lie.row(), b + d * b_step, acc,
+               [=](int j, Vec x) { b_step.keep(d, j, x); });
+    b_step.advance(depth_steps);
   }
-  for (; a != end; a += lie.step(), b += b_step) add_step(a, lie.row(), b, acc);
+  for (; a != end; a += lie.step(), b += b_step, b_step.advance(1))
+    add_step(a, lie.row(), b, acc, [=](int j, Vec x) { b_step.keep(0, j, x); });
   if (Ahead || (n == Columns * Vec::width && m == Rows)) {
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
@@ -330,17 +362,19 @@ void gemm_tile(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i6
   });
 }
 
-// A in panels, B as it lies: rows of n floats, a multiple of nr.
-void gemm_unpacked(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row, float* c,
-                   i64 c_stride, bool accumulate) {
-  for (i64 i = 0; i < m; i += mr)
-    with_rows(m - i, [=](auto rows) {
-      for (i64 j = 0; j < n; j += nr) {
-        const Store to = {c + i * c_stride + j, c_stride, accumulate};
-        tile<rows.value, nv, false, Store, i64>(k, a + i * k, b + j, to, rows.value, nr, nullptr, 0,
-                                                b_row);
-      }
-    });
+// A in panels, B as it lies: rows of n floats, a multiple of nr. The first tiles copy it into
+// `panels`, where all others find it.
+void gemm_unpacked(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row, float* panels,
+                   float* c, i64 c_stride, bool accumulate) {
+  with_rows(m, [=](auto rows) {
+    for (i64 j = 0; j < n; j += nr)
+      tile<rows.value, nv, false, Store, CopyStep>(k, a, b + j, {c + j, c_stride, accumulate},
+                                                   rows.value, nr, nullptr, 0,
+                                                   {b_row, panels + j * k});
+  });
+  if (m > mr)
+    gemm_tile(m - mr, n, k, a + mr * k, panels, c + mr * c_stride, c_stride, accumulate, nullptr,
+              panels, 0);
 }
 
 // A tile's sums, a row of `sums` for each column of C, as rows of C: emit(lane, column, x, mask).

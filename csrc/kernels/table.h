@@ -114,8 +114,9 @@ struct KernelTable {
   void (*gemm_tile)(i64 m, i64 n, i64 k, const float* a, const float* b, float* c, i64 c_stride,
                     bool accumulate, const Epilogue* epilogue, const float* next, i64 next_floats);
   // The same from packed A and B's rows, b_row apart, where they lie; n is a multiple of gemm_nr.
-  void (*gemm_unpacked)(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row, float* c,
-                        i64 c_stride, bool accumulate);
+  // Leaves B packed in `panels`.
+  void (*gemm_unpacked)(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_row,
+                        float* panels, float* c, i64 c_stride, bool accumulate);
   // The same from A's rows in panels of gemm_nr, and B's columns, each contiguous and b_col from
   // the next, where they lie: tiles of C are computed transposed, and turned as they are stored.
   // With an epilogue, whose residual is not c, it is the last call over depth.

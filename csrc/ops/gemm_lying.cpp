@@ -80,8 +80,9 @@ int sweeps(const Product& p) {
   return EVERGRAD_OK;
 }
 
-// Each worker packs A for itself, so it should have columns enough. A panel of B, rows at a stride,
-// has to stay in the cache.
+// Each worker packs A for itself, so it should have columns enough. Rows of B at a wide stride are
+// better read by packing, eight panels at a time: a tile fetches lines of so many rows that they
+// would put one another out of the cache.
 bool suits_unpacked(const Product& p, i64 threads) {
   const i64 distance = distance_of_sets(p.b.row);
   return p.plain() && !p.epilogue && !is_deep(p) && p.m <= some_rows && p.k <= most_depth &&
@@ -97,7 +98,8 @@ int unpacked(const Product& p, i64 threads) {
   // Columns that fill half of L2: every panel of A meets them there again.
   const i64 most = max_of(1, l2_bytes() / static_cast<i64>(2 * sizeof(float)) / (block * panel));
   const i64 tasks = min_of(panels, round_up(parts_of(panels, most), threads));
-  const i64 workers = min_of(threads, tasks), floats = lanes * k + panel * block;
+  const i64 copied = parts_of(panels, tasks) * panel * block;  // a task's columns of B
+  const i64 workers = min_of(threads, tasks), floats = lanes * k + copied;
   const Buffer scratch(workers * floats);
   if (!scratch) return EVERGRAD_NO_MEMORY;
   bool has_packed[most_workers] = {};
@@ -105,7 +107,7 @@ int unpacked(const Product& p, i64 threads) {
       tasks,
       [&](i64 task, int worker) {
         float* const packed_a = scratch.get() + worker * floats;
-        float* const packed_b = packed_a + lanes * k;  // the last columns, where they fill no panel
+        float* const packed_b = packed_a + lanes * k;
         const i64 begin = task * panels / tasks * panel;
         const i64 end = min_of((task + 1) * panels / tasks * panel, n);
         const i64 whole = begin + (end - begin) / panel * panel;
@@ -116,9 +118,9 @@ int unpacked(const Product& p, i64 threads) {
           const float* rows = p.b.data + d * p.b.row;
           if (!has_packed[worker])
             t.gemm_pack_a(m, depth, p.a.data + d * p.a.col, p.a.row, p.a.col, from);
-          t.gemm_unpacked(m, whole - begin, depth, from, rows + begin, p.b.row, p.c + begin,
-                          p.c_row, add);
-          if (whole == end) continue;
+          t.gemm_unpacked(m, whole - begin, depth, from, rows + begin, p.b.row, packed_b,
+                          p.c + begin, p.c_row, add);
+          if (whole == end) continue;  // the last columns, where they fill no panel
           t.gemm_pack_b(end - whole, depth, rows + whole, 1, p.b.row, packed_b);
           t.gemm_tile(m, end - whole, depth, from, packed_b, p.c + whole, p.c_row, add, nullptr,
                       from, 0);

@@ -46,7 +46,13 @@ EVG_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 EVG_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
 EVG_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 EVG_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-EVG_INLINE void fma_to(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
+EVG_INLINE void fma_to(Vec& sum, Vec a, Vec b) {
+#ifdef __AVX512F__  // and not emulated
+  asm("vfmadd231ps %2, %1, %0" : "+v"(sum.v) : "v"(a.v), "v"(b.v));
+#else
+  sum = fma(a, b, sum);
+#endif
+}
 EVG_INLINE Vec held(Vec a) {
 #ifdef __AVX512F__  // and not emulated
   asm("" : "+v"(a.v));

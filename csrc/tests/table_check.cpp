@@ -152,9 +152,11 @@ void check_unpacked(i64 m, i64 k, bool accumulate) {
     t->gemm_pack_b(n, k, b.data(), 1, b_row, b_packed.data());
     t->gemm_tile(m, n, k, a_packed.data(), b_packed.data(), packed.data(), stride, accumulate,
                  nullptr, a_packed.data(), 0);
-    t->gemm_unpacked(m, n, k, a_packed.data(), b.data(), b_row, unpacked.data(), stride,
-                     accumulate);
-    check::expect(same_bits(unpacked, packed) && unpacked.intact(),
+    Buffer panels(n * k, 0.0f);
+    t->gemm_unpacked(m, n, k, a_packed.data(), b.data(), b_row, panels.data(), unpacked.data(),
+                     stride, accumulate);
+    check::expect(same_bits(unpacked, packed) && unpacked.intact() &&
+                      same_bits(panels, b_packed) && panels.intact(),
                   label("gemm_unpacked", {{"m", m}, {"k", k}, {"accumulate", accumulate}}) + " " +
                       t->isa);
   }
