@@ -15,8 +15,6 @@
 // or the threads are cut.
 #pragma once
 
-#include <type_traits>
-
 #include "kernels/table.h"
 #include "simd/whole.h"
 
@@ -124,6 +122,7 @@ EVG_INLINE void add_step(const float* a, i64 a_row, const float* b, Vec (&acc)[R
 // the way: two stores to 24 FMAs, for which there is time.
 struct PanelStep {
   EVG_INLINE constexpr operator i64() const { return nr; }
+  EVG_INLINE void fetch(const float*) const {}
   EVG_INLINE void keep(int, int, Vec) const {}
   EVG_INLINE void advance(int) const {}
 };
@@ -131,6 +130,14 @@ struct CopyStep {
   i64 stride;
   float* panel;
   EVG_INLINE operator i64() const { return stride; }
+  // Far apart, so that the hardware does not see them: the rows to come, and the next tile's.
+  EVG_INLINE void fetch(const float* row) const {
+#pragma GCC unroll 4
+    for (int line = 0; line < nr; line += 16) {
+      __builtin_prefetch(row + line + 8 * stride);
+      __builtin_prefetch(row + line + nr, 0, 2);
+    }
+  }
   EVG_INLINE void keep(int d, int j, Vec x) const { store(panel + d * nr + j * Vec::width, x); }
   EVG_INLINE void advance(int steps) { panel += steps * nr; }
 };
@@ -180,17 +187,8 @@ __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const
       for (int line = 0; fetch_b && line < depth_steps * nr; line += 16)
         __builtin_prefetch(b + 8 * b_step + line);
     }
-    if (std::is_same<Step, CopyStep>::value) {
-      // Rows far apart, which the hardware does not see: the next rows, and the next tile's.
 #pragma GCC unroll 8
-      for (int d = 0; d < depth_steps; ++d)
-#pragma GCC unroll 4
-        for (int line = 0; line < Columns * Vec::width; line += 16) {
-          const float* const row = b + d * b_step + line;
-          __builtin_prefetch(row + 8 * b_step);
-          __builtin_prefetch(row + nr, 0, 2);
-        }
-    }
+    for (int d = 0; d < depth_steps; ++d) b_step.fetch(b + d * b_step);
 #pragma GCC unroll 8
     for (int d = 0; d < depth_steps; ++d)
       add_step(a + d * lie.step(), lie.row(), b + d * b_step, acc,
