@@ -438,7 +438,10 @@ void gemm_turned(i64 m, i64 n, i64 k, const float* a, const float* b, i64 b_col,
 }
 
 // Few rows (decoding): the product is bound by reading the other operand, so it is read where it
-// lies, once, and nothing is packed.
+// lies, once, and nothing is packed. It usually comes from memory, in runs that are too short for
+// the hardware: each line is fetched a few rows ahead, into L2, which waits for more lines at a
+// time than L1 does.
+EVG_INLINE bool begins_line(i64 j) { return Vec::width >= 16 || j % 16 == 0; }
 
 // Dot products: x [Long rows at x_row] . y [Short rows at y_row], both contiguous in depth.
 // Element (i, j) goes to c[i * c_long + j * c_short].
@@ -455,7 +458,7 @@ void dot_tile(i64 k, const float* x, i64 x_row, const float* y, i64 y_row, float
 #pragma GCC unroll 8
     for (int i = 0; i < Long; ++i) {
       xv[i] = load(x + i * x_row + d, mask);
-      __builtin_prefetch(x + (i + Long) * x_row + d);  // short rows: the hardware starts too late
+      if (begins_line(d)) __builtin_prefetch(x + (i + Long) * x_row + d, 0, 2);
     }
 #pragma GCC unroll 8
     for (int j = 0; j < Short; ++j) {
@@ -523,7 +526,10 @@ void sweep_rows(i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, const floa
     for_vectors(0, n, [&](i64 j, auto mask) {
       Vec bv[steps];
 #pragma GCC unroll 8
-      for (int t = 0; t < steps; ++t) bv[t] = load(from + t * b_row + j, mask);
+      for (int t = 0; t < steps; ++t) {
+        bv[t] = load(from + t * b_row + j, mask);
+        if (begins_line(j)) __builtin_prefetch(from + (t + steps) * b_row + j, 0, 2);
+      }
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) {
         Vec sum = load(c + i * c_row + j, mask);

@@ -55,7 +55,11 @@ void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_
       use(at, chain, numbers);
     };
     i64 j = 0;
-    for (; j + 2 * Vec::width <= n; j += 2 * Vec::width) widen(j, 0), widen(j + Vec::width, 1);
+    for (; j + 2 * Vec::width <= n; j += 2 * Vec::width) {
+#pragma GCC unroll 2
+      for (int r = 0; r < Weights; ++r) fetch<4 * Vec::width>(w + r * row_bytes + 2 * j);
+      widen(j, 0), widen(j + Vec::width, 1);
+    }
     for (; j + Vec::width <= n; j += Vec::width) widen(j, 0);
     if (j < n) {
       const Mask rest = first(static_cast<int>(n - j));
@@ -71,7 +75,8 @@ void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_
       const Vec scale = first_of(scales);
       return Q::has_min ? fma(q(i), scale, second_of(scales)) : q(i) * scale;
     };
-    for (i64 j = 0; j < n; j += Q::numbers, w += Q::bytes)
+    for (i64 j = 0; j < n; j += Q::numbers, w += Q::bytes) {
+      if constexpr (Weights > 1) fetch<Q::bytes>(w), fetch<Q::bytes>(w + row_bytes);
       Q::groups(w, [&](int at, Pair scales, auto q) {
         if constexpr (Weights == 1) {
 #pragma GCC unroll 32
@@ -85,6 +90,7 @@ void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_
           });
         }
       });
+    }
   }
   Vec all[Rows * Weights];
   float sums[Rows * Weights];
