@@ -47,6 +47,7 @@ void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_
         acc[i][r][chain % chains] = fma(numbers[r], xv, acc[i][r][chain % chains]);
     }
   };
+  const uint8_t* ahead = w;
   if constexpr (in_words(kind)) {
     const auto widen = [&](i64 at, int chain) {
       Vec numbers[Weights];
@@ -54,10 +55,10 @@ void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_
       for (int r = 0; r < Weights; ++r) numbers[r] = widened<kind>(w + r * row_bytes + 2 * at);
       use(at, chain, numbers);
     };
+    constexpr int step = 2 * Vec::width;
     i64 j = 0;
-    for (; j + 2 * Vec::width <= n; j += 2 * Vec::width) {
-#pragma GCC unroll 2
-      for (int r = 0; r < Weights; ++r) fetch<4 * Vec::width>(w + r * row_bytes + 2 * j);
+    for (; j + step <= n; j += step, ahead += Weights * 2 * step) {
+      fetch<Weights * 2 * step>(ahead);
       widen(j, 0), widen(j + Vec::width, 1);
     }
     for (; j + Vec::width <= n; j += Vec::width) widen(j, 0);
@@ -75,8 +76,9 @@ void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_
       const Vec scale = first_of(scales);
       return Q::has_min ? fma(q(i), scale, second_of(scales)) : q(i) * scale;
     };
-    for (i64 j = 0; j < n; j += Q::numbers, w += Q::bytes) {
-      if constexpr (Weights > 1) fetch<Q::bytes>(w), fetch<Q::bytes>(w + row_bytes);
+    for (i64 j = 0; j < n; j += Q::numbers, w += Q::bytes, ahead += Weights * Q::bytes) {
+      // A single row's blocks, one behind the other, the hardware fetches as well.
+      if constexpr (Weights > 1) fetch<Weights * Q::bytes>(ahead);
       Q::groups(w, [&](int at, Pair scales, auto q) {
         if constexpr (Weights == 1) {
 #pragma GCC unroll 32
