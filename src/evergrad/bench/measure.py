@@ -32,6 +32,15 @@ class Limits:
         return max(flops / self.flops, moved / self.bandwidth)
 
 
+def round_trip() -> float:
+    """The median of some round trips, in seconds; 0 where there is no second worker, or none
+    answers."""
+    from evergrad import _native
+
+    answered = [trip for _ in range(20) if (trip := _native.round_trip())]
+    return 1e-9 * float(np.median(answered)) if answered else 0.0
+
+
 def measure_limits(seconds: float = 0.3) -> Limits:
     """Limits at the current number of threads; an ImportError without the native module."""
     from evergrad import _native
@@ -40,7 +49,7 @@ def measure_limits(seconds: float = 0.3) -> Limits:
         threads=evergrad.get_num_threads(),
         flops=1e9 * _native.measure_fma_peak(seconds),
         bandwidth=1e9 * _native.measure_bandwidth(seconds),
-        round_trip=1e-9 * next(filter(None, (_native.round_trip() for _ in range(20))), 0.0),
+        round_trip=round_trip(),
     )
 
 
@@ -48,7 +57,7 @@ def measure_limits(seconds: float = 0.3) -> Limits:
 class Effort:
     """How long to measure: rounds of turns, and in each turn seconds to settle and to count.
 
-    Who takes more than `patience` seconds in all is not called again.
+    Whose counted calls have taken `patience` seconds in all is not called again.
     """
 
     rounds: int
@@ -134,16 +143,14 @@ def take_turns(
 ) -> dict[str, np.ndarray]:
     """Times of each contestant, A B C, B C A, ...: no one always follows the same other one.
 
-    Who has used up `patience` seconds has no further turn.
+    Whose times add up to `patience` seconds has no further turn. What the first turn takes to
+    make the arguments does not count: for the largest ones it is longer than all calls together.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    used = dict.fromkeys(contestants, 0.0)
     names = list(contestants)
     for _ in range(rounds):
         for name in names:
-            if used[name] < patience:
-                start = time.perf_counter()
+            if sum(times[name]) < patience:
                 times[name] += contestants[name]()
-                used[name] += time.perf_counter() - start
         names = names[1:] + names[:1]
     return {name: np.array(samples) for name, samples in times.items()}

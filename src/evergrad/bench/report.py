@@ -158,12 +158,13 @@ def step_table(results: Sequence[StepResult], title: str) -> Grid:
         title,
         [
             "step", "contestant", "median", "vs torch", "MFU", "1 to all threads",
-            "peak memory", "of torch", "without imports", "of torch", "difference",
+            "round trip", "peak memory", "of torch", "without imports", "of torch", "difference",
         ],
         "MFU: useful operations (the causal half once, nothing twice) at the peak of multiply-adds"
-        " / median time. Peak memory: of the process, a fresh one for each step; then less what it"
-        " held after imports and a step on next to nothing. difference: the largest relative one"
-        f" between our losses and PyTorch's over the first {COMPARED} steps.",
+        " / median time. round trip: of a cache line from core to core and back, while the step was"
+        " measured; far apart, threads gain less. Peak memory: of the process, a fresh one for each"
+        " step; then less what it held after imports and a step on next to nothing. difference: the"
+        f" largest relative one between our losses and PyTorch's over the first {COMPARED} steps.",
         words=2,
     )  # fmt: skip
     for result in results:
@@ -179,6 +180,7 @@ def step_table(results: Sequence[StepResult], title: str) -> Grid:
                 times(result.speedup("torch") if is_ours else None),
                 percent(result.mfu(name)),
                 f"{course.scaling:.2f}x" if course.scaling else "",
+                f"{result.round_trip * 1e9:.0f} ns" if is_ours and result.round_trip else "",
                 size(course.peak_bytes),
                 f"{whole:.2f}x" if whole else "",
                 size(course.own_bytes),

@@ -52,6 +52,8 @@ class StepResult:
     limits: Limits | None
     courses: Mapping[str, Course]
     ended_early: tuple[str, ...] = ()  # what became of others, which are not among the courses
+    #: Seconds of a cache line's way to the second core and back, the median of our turns.
+    round_trip: float = 0.0
 
     @property
     def ours(self) -> str:
@@ -89,6 +91,7 @@ class StepResult:
             "step": self.name,
             "shape": self.shape,
             "flops": self.flops,
+            "round_trip": self.round_trip,
             "contestants": {
                 name: {
                     "median": course.timing.median,
@@ -123,6 +126,7 @@ def measure_step(
     given: dict[str, list[float]] = {name: [] for name in names}
     times: dict[str, list[list[float]]] = {name: [[] for _ in counts] for name in names}
     ended: dict[str, str] = {}
+    trips: list[float] = []
 
     def asked(name: str, request: Callable[[Worker], Any]) -> Any:
         try:
@@ -141,6 +145,8 @@ def measure_step(
                     given[name] += turn[0]
                     for index, more in enumerate(turn[1]):
                         times[name][index] += more
+                    if name == names[0] and limits is not None:
+                        trips.append(contestants[name].round_trip())
             order = order[1:] + order[:1]
         peaks = {name: asked(name, Worker.peak_bytes) for name in names if name not in ended}
         names = [name for name in names if name not in ended]
@@ -150,4 +156,7 @@ def measure_step(
         one = timings[1] if len(timings) > 1 else None
         courses[name] = Course(timings[0], one, given[name], peaks[name], rest[name])
     flops = getattr(step, "flops", None)
-    return StepResult(step.name, step.shape, flops, limits, courses, tuple(ended.values()))
+    return StepResult(
+        step.name, step.shape, flops, limits, courses, tuple(ended.values()),
+        float(np.median(trips)) if trips else 0.0,
+    )  # fmt: skip

@@ -22,7 +22,15 @@ from typing import Any
 
 import evergrad
 from evergrad.bench import cases, machine
-from evergrad.bench.measure import Effort, Limits, StepEffort, measure_limits, step_turn, turn
+from evergrad.bench.measure import (
+    Effort,
+    Limits,
+    StepEffort,
+    measure_limits,
+    round_trip,
+    step_turn,
+    turn,
+)
 from evergrad.bench.op import Case
 from evergrad.bench.peers import BACKENDS, call_of, has_side, set_threads, step_of
 from evergrad.bench.steps import INFERENCE, STEPS, Step, Work
@@ -87,6 +95,10 @@ class Worker:
     def limits(self) -> Limits:
         return Limits(**self.ask("limits"))
 
+    def round_trip(self) -> float:
+        """How far apart the cores are, as in `Limits`."""
+        return self.ask("round_trip")
+
     def peak_bytes(self) -> int:
         """The most memory that the process has held so far."""
         return self.ask("peak_bytes")
@@ -146,6 +158,9 @@ class Contestant:
 
     def limits(self) -> dict[str, Any]:
         return asdict(measure_limits())
+
+    def round_trip(self) -> float:
+        return round_trip()
 
     def blas(self) -> str:
         return machine.blas()
