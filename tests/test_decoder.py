@@ -226,6 +226,76 @@ def test_other_backends_take_the_layers_one_by_one(model):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * abs(other).max())
 
 
+def last_of(model, calls, batch=3):
+    """The last logits of each sequence, asked for alone and cut from all; both caches' contents."""
+    alone, whole = KVCache(model.config, batch), KVCache(model.config, batch)
+    for lengths in calls:
+        cu_seqlens = np.concatenate([[0], np.cumsum(lengths)])
+        ids = np.random.default_rng(cu_seqlens[-1]).integers(0, 60, cu_seqlens[-1])
+        ends = cu_seqlens[1:] - 1
+        found = model.logits(ids, cu_seqlens, rows=ends, cache=alone)
+        yield found, model.logits(ids, cu_seqlens, cache=whole)[ends]
+        for slot, length in enumerate(whole.lengths):
+            np.testing.assert_array_equal(
+                alone.memory[:, slot, :, :length], whole.memory[:, slot, :, :length]
+            )
+    assert alone.lengths.tolist() == whole.lengths.tolist()
+
+
+@pytest.fixture
+def narrowed(monkeypatch):
+    """How many rows went into each call of the decoder, and came out."""
+    seen = []
+    call = Decoder.__call__
+
+    def spy(self, x, *args, **options):
+        out = call(self, x, *args, **options)
+        seen.append((len(x), len(out)))
+        return out
+
+    monkeypatch.setattr(Decoder, "__call__", spy)
+    return seen
+
+
+@pytest.mark.parametrize("kind", [None, "int8", "int4"])
+@pytest.mark.parametrize("change", [None, set_window])
+def test_the_last_tokens_alone(model, kind, change, narrowed):
+    if kind is not None:
+        nn.quantize(model, kind)
+    if change is not None:
+        change(model.blocks[-1])
+    calls = [(5, 1, 40), (1, 1, 1), (4, 8, 2), (3, 3, 3)]
+    for found, expected in last_of(model, calls):
+        # A row by itself is multiplied in another way.
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
+    rows = [total for lengths in calls for total in (sum(lengths), sum(lengths))]
+    assert narrowed == [(n, 3 if i % 2 == 0 else n) for i, n in enumerate(rows)]
+
+
+def test_the_last_tokens_where_a_sequence_has_none(model, narrowed):
+    cache = KVCache(model.config, 3)
+    out = model.logits(np.arange(5), np.array([0, 2, 2, 5]), rows=np.array([1, 1, 4]), cache=cache)
+    assert out.shape == (3, 60)
+    assert narrowed == [(5, 5)]
+
+
+@pytest.mark.parametrize("lengths", [(700,), (300, 7, 230), (1, 400, 1), (256, 256)])
+def test_the_last_tokens_of_prompts_longer_than_a_piece(lengths, narrowed):
+    config = LlamaConfig(**{**SIZE, "context": 1200}, heads=4, kv_heads=2, hidden=64)
+    model = Llama(config)
+    ones = (1,) * len(lengths)
+    for found, expected in last_of(model, [lengths, ones], batch=len(lengths)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
+    assert any(out < rows for rows, out in narrowed)
+
+
+def test_the_last_tokens_without_the_decoder(model, monkeypatch):
+    expected = [found for found, _ in last_of(model, CALLS[:3])]
+    monkeypatch.setattr(Decoder, "is_available", staticmethod(lambda: False))
+    for found, ours in zip(last_of(model, CALLS[:3]), expected, strict=True):
+        np.testing.assert_allclose(found[0], ours, rtol=1e-4, atol=1e-4 * abs(ours).max())
+
+
 def block(dim=4, **changes):
     norm = Norm(True, 1e-6, np.ones(dim, np.float32))
 
@@ -237,6 +307,16 @@ def block(dim=4, **changes):
         heads=2, kv_heads=2, head_dim=2, window_left=-1, scale=1.0,
     )  # fmt: skip
     return made._replace(**changes)
+
+
+def test_no_last_token_of_a_slot_that_gets_none():
+    x = np.arange(24, dtype=np.float32).reshape(6, 4)
+    spans = [(0, 1, 0, 0, 0), (1, 2, 0, 0, 2), (3, 1, 4, 0, 2)]
+    cache = np.zeros((1, 4, 4, 5, 2), np.float32)
+    for blocks in ([], [block()], [block(), block()]):
+        memory = np.zeros((len(blocks), *cache.shape[1:]), np.float32)
+        out = Decoder(blocks)(x, memory, spans, last_only=True)  # maps of zeros: nothing is added
+        np.testing.assert_array_equal(out, x[[1, 3, 5]])
 
 
 @pytest.mark.parametrize(

@@ -47,13 +47,17 @@ class Decoder {
   }
 
   // x [tokens, dim]; cache [blocks, slots, 2 kv_heads, capacity, head_dim]; spans of (slot, slots,
-  // first, start, tokens).
+  // first, start, tokens); to [tokens, dim], or [slots that get tokens, dim].
   Array run(const Array& x, Array& cache, const std::vector<std::array<int64_t, 5>>& spans,
-            const Optional& cos, const Optional& sin) const {
+            const Optional& cos, const Optional& sin, bool last_only) const {
     std::vector<evergrad_span> all;
-    for (const auto& s : spans) all.push_back({s[0], s[1], s[2], s[3], s[4]});
-    Array out = or_like(std::nullopt, x);
+    int64_t slots = 0;
+    for (const auto& s : spans) {
+      all.push_back({s[0], s[1], s[2], s[3], s[4]});
+      if (s[4] > 0) slots += s[1];
+    }
     const int64_t tokens = x.shape(0), dim = x.shape(1), capacity = cache.shape(3);
+    Array out = last_only ? empty({slots, dim}) : or_like(std::nullopt, x);
     const int64_t layer = cache.strides(0) / static_cast<py::ssize_t>(sizeof(float));
     const int64_t rotary_dim = cos ? 2 * cos->shape(1) : 0;
     const float *px = data(x), *pc = data(cos), *ps = data(sin);
@@ -61,7 +65,7 @@ class Decoder {
     call([&] {
       return evergrad_decoder(static_cast<int64_t>(blocks_.size()), blocks_.data(), tokens, dim, pc,
                               ps, rotary_dim, pk, layer, capacity, static_cast<int64_t>(all.size()),
-                              all.data(), px, po);
+                              all.data(), last_only, px, po);
     });
     return out;
   }
@@ -77,7 +81,7 @@ void register_decoder(py::module_& m) {
   py::class_<Decoder>(m, "Decoder")
       .def(py::init<const py::sequence&>(), py::arg("blocks"))
       .def("run", &Decoder::run, py::arg("x"), py::arg("cache"), py::arg("spans"),
-           py::arg("cos").none(true), py::arg("sin").none(true));
+           py::arg("cos").none(true), py::arg("sin").none(true), py::arg("last_only"));
 }
 
 }  // namespace evergrad

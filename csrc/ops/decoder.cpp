@@ -31,10 +31,11 @@ int apply(const evergrad_norm& norm, i64 rows, i64 dim, const float* x, float* o
                              stats, stats + rows);
 }
 
-int attend(const evergrad_decoder_block& b, float* cache, i64 capacity, const evergrad_span& span,
-           float* qkv, float* lse, float* out) {
+// Keys and values of a span go to its slots.
+void append(const evergrad_decoder_block& b, float* cache, i64 capacity, const evergrad_span& span,
+            const float* qkv) {
   const i64 d = b.head_dim, inner = b.heads * d, heads = 2 * b.kv_heads, row = inner + heads * d;
-  const i64 head = capacity * d, slot = heads * head, end = span.start + span.tokens;
+  const i64 head = capacity * d, slot = heads * head;
   qkv += span.first * row;
   cache += span.slot * slot;
   for (i64 i = 0; i < span.slots; ++i)
@@ -43,22 +44,31 @@ int attend(const evergrad_decoder_block& b, float* cache, i64 capacity, const ev
         std::memcpy(cache + i * slot + h * head + (span.start + t) * d,
                     qkv + (i * span.tokens + t) * row + inner + h * d,
                     static_cast<std::size_t>(d) * sizeof(float));
+}
+
+// What the last `asking` tokens of each slot of a span see; out has a row for each of them.
+int attend(const evergrad_decoder_block& b, float* cache, i64 capacity, const evergrad_span& span,
+           i64 asking, float* qkv, float* lse, float* out) {
+  const i64 d = b.head_dim, inner = b.heads * d, heads = 2 * b.kv_heads, row = inner + heads * d;
+  const i64 head = capacity * d, slot = heads * head;
+  cache += span.slot * slot;
   evergrad_attention_shape shape{};
   shape.sequences = span.slots;
-  shape.tokens_q = span.tokens;
-  shape.tokens_k = end;
+  shape.tokens_q = asking;
+  shape.tokens_k = span.start + span.tokens;
   shape.heads = b.heads;
   shape.kv_heads = b.kv_heads;
   shape.head_dim = b.head_dim;
-  shape.lse_head = span.tokens;
-  shape.lse_batch = b.heads * span.tokens;
+  shape.lse_head = asking;
+  shape.lse_batch = b.heads * asking;
   shape.scale = b.scale;
   evergrad_attention_options options{};
   options.window_left = b.window_left;
-  const evergrad_heads query{qkv, span.tokens * row, row, d};
+  const evergrad_heads query{qkv + (span.first + span.tokens - asking) * row, span.tokens * row,
+                             row, d};
   const evergrad_heads key{cache, slot, d, head};
   const evergrad_heads value{cache + b.kv_heads * head, slot, d, head};
-  const evergrad_heads mixed{out + span.first * inner, span.tokens * inner, inner, d};
+  const evergrad_heads mixed{out, asking * inner, inner, d};
   return evergrad_attention(&shape, &options, query, key, value, mixed, lse);
 }
 
@@ -77,12 +87,30 @@ int mlp(const evergrad_decoder_block& b, i64 rows, const float* x, const float* 
   return apply(b.down, rows, hidden, EVERGRAD_ACTIVATION_NONE, residual, out);
 }
 
+// Slots that get tokens, and so have a last one.
+i64 slots_of(i64 spans, const evergrad_span* span) {
+  i64 slots = 0;
+  for (i64 s = 0; s < spans; ++s)
+    if (span[s].tokens > 0) slots += span[s].slots;
+  return slots;
+}
+
+// The rows of their last tokens.
+void pick_last(i64 spans, const evergrad_span* span, i64 dim, const float* x, float* out) {
+  for (i64 s = 0; s < spans; ++s)
+    for (i64 i = 0; i < span[s].slots && span[s].tokens > 0; ++i, out += dim)
+      std::memcpy(out, x + (span[s].first + (i + 1) * span[s].tokens - 1) * dim,
+                  static_cast<std::size_t>(dim) * sizeof(float));
+}
+
 }  // namespace
 
 int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_t tokens,
                      int64_t dim, const float* cos, const float* sin, int64_t rotary_dim,
                      float* cache, int64_t cache_layer, int64_t capacity, int64_t spans,
-                     const evergrad_span* span, const float* x, float* out) noexcept {
+                     const evergrad_span* span, int last_only, const float* x,
+                     float* out) noexcept {
+  const i64 last = last_only ? slots_of(spans, span) : tokens;
   i64 wide_size = 0, narrow_size = 0, heads = 0;
   for (i64 i = 0; i < blocks; ++i) {
     const evergrad_decoder_block& b = block[i];
@@ -90,14 +118,24 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
     narrow_size = max_of(narrow_size, tokens * max_of(b.proj.in, b.down.in));
     heads = max_of(heads, b.heads);
   }
+  const bool fewer = last < tokens;
   const Buffer normed(tokens * dim), wide(wide_size), narrow(narrow_size), stream(tokens * dim),
-      small(tokens * max_of(heads, 2));
-  if (!normed || !wide || !narrow || !stream || !small) return EVERGRAD_NO_MEMORY;
+      small(tokens * max_of(heads, 2)), before(fewer ? tokens * dim : 1),
+      picked(fewer ? last * dim : 1);
+  if (!normed || !wide || !narrow || !stream || !small || !before || !picked)
+    return EVERGRAD_NO_MEMORY;
+  if (blocks == 0) {
+    if (fewer)
+      pick_last(spans, span, dim, x, out);
+    else
+      std::memcpy(out, x, static_cast<std::size_t>(tokens * dim) * sizeof(float));
+  }
   // The residual stream goes from one buffer to the other, twice in a block, and so ends in out.
-  if (blocks == 0) std::memcpy(out, x, static_cast<std::size_t>(tokens * dim) * sizeof(float));
+  float* const other = fewer ? before.get() : out;
   const float* now = x;
   for (i64 i = 0; i < blocks; ++i) {
     const evergrad_decoder_block& b = block[i];
+    float* const layer = cache + i * cache_layer;
     int status = apply(b.norm_1, tokens, dim, now, normed.get(), small.get());
     if (status == EVERGRAD_OK)
       status = apply(b.qkv, tokens, normed.get(), EVERGRAD_ACTIVATION_NONE, nullptr, wide.get());
@@ -107,17 +145,30 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
       status = evergrad_rotary(1, tokens, b.heads + b.kv_heads, b.head_dim, rotary_dim, 0, turned,
                                cos, sin, nullptr, 0, turned);
     }
-    for (i64 s = 0; s < spans && status == EVERGRAD_OK; ++s)
-      status = attend(b, cache + i * cache_layer, capacity, span[s], wide.get(), small.get(),
-                      narrow.get());
+    // Whatever lies above the last block's keys and values is for its output alone.
+    const bool narrows = fewer && i + 1 == blocks;
+    const i64 rows = narrows ? last : tokens;
+    for (i64 s = 0, row = 0; s < spans && status == EVERGRAD_OK; ++s) {
+      if (span[s].tokens == 0) continue;
+      const i64 first = narrows ? row : span[s].first;
+      append(b, layer, capacity, span[s], wide.get());
+      status = attend(b, layer, capacity, span[s], narrows ? 1 : span[s].tokens, wide.get(),
+                      small.get(), narrow.get() + first * b.heads * b.head_dim);
+      row += span[s].slots;
+    }
+    if (narrows) {
+      pick_last(spans, span, dim, now, picked.get());
+      now = picked.get();
+    }
+    float* const after = i + 1 == blocks ? out : other;
     if (status == EVERGRAD_OK)
-      status = apply(b.proj, tokens, narrow.get(), EVERGRAD_ACTIVATION_NONE, now, stream.get());
+      status = apply(b.proj, rows, narrow.get(), EVERGRAD_ACTIVATION_NONE, now, stream.get());
     if (status == EVERGRAD_OK)
-      status = apply(b.norm_2, tokens, dim, stream.get(), normed.get(), small.get());
+      status = apply(b.norm_2, rows, dim, stream.get(), normed.get(), small.get());
     if (status == EVERGRAD_OK)
-      status = mlp(b, tokens, normed.get(), stream.get(), wide.get(), narrow.get(), out);
+      status = mlp(b, rows, normed.get(), stream.get(), wide.get(), narrow.get(), after);
     if (status != EVERGRAD_OK) return status;
-    now = out;
+    now = after;
   }
   return EVERGRAD_OK;
 }

@@ -255,11 +255,13 @@ typedef struct {
 
 /* Runs blocks over x [tokens, dim]; out may not be x. The cache is [blocks, slots, 2 kv_heads,
  * capacity, head_dim], heads of keys and then of values, `cache_layer` numbers from block to block.
- * cos and sin [tokens, rotary_dim / 2] turn queries and keys, or are null. */
+ * cos and sin [tokens, rotary_dim / 2] turn queries and keys, or are null. With `last_only`, out has
+ * a row for each slot that gets tokens, in order: that of its last one. */
 int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_t tokens,
                      int64_t dim, const float* cos, const float* sin, int64_t rotary_dim,
                      float* cache, int64_t cache_layer, int64_t capacity, int64_t spans,
-                     const evergrad_span* span, const float* x, float* out) EVERGRAD_NOEXCEPT;
+                     const evergrad_span* span, int last_only, const float* x,
+                     float* out) EVERGRAD_NOEXCEPT;
 
 /* ---- embedding --------------------------------------------------------------------------------
  */

@@ -252,30 +252,42 @@ class CausalLM(Prompted, TokenModel):
 
         return x, once(backward)
 
-    def _behind(self, cache: KVCache, input_ids: Array, cu_seqlens: Array) -> Array:
+    def _behind(
+        self, cache: KVCache, input_ids: Array, cu_seqlens: Array, last_only: bool = False
+    ) -> Array:
         """Hidden states of tokens that follow what the cache holds, which grows by them.
 
         Within a layer a token is many times wider than what the layer takes and gives, so long
-        prompts go through the layers a piece at a time.
+        prompts go through the layers a piece at a time. With `last_only` only the last token of
+        each sequence comes out; none of them is empty.
         """
         pieces = (len(input_ids) + PIECE // 2) // PIECE
         if pieces <= 1:
-            return self._append(cache, input_ids, cu_seqlens)
+            return self._append(cache, input_ids, cu_seqlens, last_only)
         cache.begin(cu_seqlens)  # complains before anything is appended
         before = cache.lengths
-        hidden = []
+        parts, owners = [], []
         try:
             for i in range(pieces):
                 # Nearly equal: a few rows would be multiplied in another way, to other bits.
                 first, last = (len(input_ids) * end // pieces for end in (i, i + 1))
                 bounds = np.clip(cu_seqlens, first, last) - first
-                hidden.append(self._append(cache, input_ids[first:last], bounds))
+                parts.append(self._append(cache, input_ids[first:last], bounds, last_only))
+                owners.append(np.flatnonzero(np.diff(bounds)))
         except BaseException:
             cache.lengths = before
             raise
-        return np.concatenate(hidden)
+        hidden = np.concatenate(parts)
+        if not last_only:
+            return hidden
+        # A sequence in several pieces has a row of each: the last one counts.
+        rows = np.empty(len(cu_seqlens) - 1, np.int64)
+        rows[np.concatenate(owners)] = np.arange(len(hidden))
+        return hidden[rows]
 
-    def _append(self, cache: KVCache, input_ids: Array, cu_seqlens: Array) -> Array:
+    def _append(
+        self, cache: KVCache, input_ids: Array, cu_seqlens: Array, last_only: bool = False
+    ) -> Array:
         positions = cache.begin(cu_seqlens)
         x, _, _ = self._embed(input_ids, positions)
         rotation = self._rotation(positions)
@@ -286,10 +298,13 @@ class CausalLM(Prompted, TokenModel):
                 (slots.start, slots.stop - slots.start, tokens.start, start, end - start)
                 for slots, tokens, start, end in cache.spans
             ]
-            x = self._together.run(x, cache.memory[: len(self.blocks)], spans, rotation)
+            memory = cache.memory[: len(self.blocks)]
+            x = self._together.run(x, memory, spans, rotation, last_only)
         else:
             for layer, block in enumerate(self.blocks):
                 x, _ = block(x, cu_seqlens, need_dx=False, rotation=rotation, cache=cache[layer])
+            if last_only:
+                x = x[cu_seqlens[1:][np.diff(cu_seqlens) > 0] - 1]
         cache.end()
         x, _ = self.norm(x, need_dx=False)
         return x
@@ -328,8 +343,14 @@ class CausalLM(Prompted, TokenModel):
         >>> model.logits(two_texts, cu_seqlens, rows=cu_seqlens[1:] - 1).shape
         (2, 50)
         """
-        hidden, _ = self._run(input_ids, cu_seqlens, cache, learn=False)
-        out, _ = self.head(hidden if rows is None else hidden[rows], need_dx=False)
+        if cu_seqlens is None:
+            cu_seqlens = np.array([0, len(input_ids)])
+        if cache is not None and _are_last(rows, cu_seqlens):
+            hidden = self._behind(cache, input_ids, cu_seqlens, last_only=True)
+        else:
+            hidden, _ = self._run(input_ids, cu_seqlens, cache, learn=False)
+            hidden = hidden if rows is None else hidden[rows]
+        out, _ = self.head(hidden, need_dx=False)
         return out
 
 
@@ -337,6 +358,15 @@ def positions_of(cu_seqlens: Array) -> Array:
     """Each token's position in its own sequence: [0, 1, 2, 0, 1] for cu_seqlens [0, 3, 5]."""
     positions: Array = np.arange(cu_seqlens[-1]) - np.repeat(cu_seqlens[:-1], np.diff(cu_seqlens))
     return positions
+
+
+def _are_last(rows: Array | None, cu_seqlens: Array) -> bool:
+    """Whether these are the last tokens of all sequences, none empty, and some have others."""
+    if rows is None or len(rows) == cu_seqlens[-1]:
+        return False
+    if not np.array_equal(rows, cu_seqlens[1:] - 1):
+        return False
+    return bool((cu_seqlens[1:] > cu_seqlens[:-1]).all())
 
 
 def _counted(batch: Any, normalizer: float | None) -> tuple[Array, float]:

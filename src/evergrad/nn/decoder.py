@@ -69,12 +69,12 @@ class CachedBlocks:
         cache: Array,
         spans: Sequence[tuple[int, int, int, int, int]],
         rotation: Rotation | None,
+        last_only: bool = False,
     ) -> Array:
         """As `ops.decoder.Decoder`; the rotation has a row for each token."""
         assert self._decoder is not None
-        if rotation is None:
-            return self._decoder(x, cache, spans)
-        return self._decoder(x, cache, spans, rotation.cos, rotation.sin)
+        cos, sin = (None, None) if rotation is None else (rotation.cos, rotation.sin)
+        return self._decoder(x, cache, spans, cos, sin, last_only=last_only)
 
 
 def _is_plain(block: Any) -> bool:

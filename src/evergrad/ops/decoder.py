@@ -113,6 +113,8 @@ class Decoder:
         spans: Sequence[tuple[int, int, int, int, int]],
         cos: np.ndarray | None = None,
         sin: np.ndarray | None = None,
+        *,
+        last_only: bool = False,
     ) -> np.ndarray:
         """Run all blocks over tokens, and append their keys and values.
 
@@ -126,11 +128,14 @@ class Decoder:
             from `first` on.
         cos, sin : ndarray, float32, [tokens, d], optional
             As for `rotary`: a row for each token.
+        last_only : bool, default False
+            Whether of each slot that gets tokens only the last one comes out: for the others the
+            last block ends with keys and values.
 
         Returns
         -------
         ndarray
-            float32, [tokens, dim].
+            float32, [tokens, dim], or [slots that get tokens, dim].
 
         Raises
         ------
@@ -138,7 +143,7 @@ class Decoder:
             When one does not fit the others or the blocks.
         """
         if not self.blocks:
-            return x
+            return x[last_rows(spans)] if last_only else x
         first = self.blocks[0]
         _check.floats("x", x)
         _check.same_dtype("norm_1.weight", first.norm_1.weight, x=x)
@@ -168,8 +173,18 @@ class Decoder:
         elif sin is not None:
             raise ValueError("sin: expected None without cos, got an array")
         _check.no_overlap("cache", cache, x=x, cos=cos, sin=sin)
-        result: np.ndarray = self._native.run(x, cache, spans, cos, sin)
+        result: np.ndarray = self._native.run(x, cache, spans, cos, sin, last_only)
         return result
+
+
+def last_rows(spans: Sequence[tuple[int, int, int, int, int]]) -> list[int]:
+    """Where the last token of each slot lies, of those that get any."""
+    return [
+        first + (i + 1) * tokens - 1
+        for _, slots, first, _, tokens in spans
+        for i in range(slots)
+        if tokens
+    ]
 
 
 def _check_block(block: DecoderBlock, first: DecoderBlock) -> None:
