@@ -17,6 +17,7 @@
 #include "kernels/pooling.h"
 #include "kernels/quant.h"
 #include "kernels/quant_bytes.h"
+#include "kernels/quant_panel.h"
 #include "kernels/quant_rows.h"
 #include "kernels/quantize.h"
 #include "kernels/rotary.h"
@@ -41,6 +42,7 @@
       evergrad::gemm_epilogue,                                    \
       evergrad::column_sum,                                       \
       evergrad::unpack,                                           \
+      evergrad::unpack_panel,                                     \
       evergrad::quant_prepare,                                    \
       evergrad::quant_dot,                                        \
       evergrad::quant_prepare_bytes,                              \

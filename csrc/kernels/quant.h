@@ -31,15 +31,6 @@ EVG_INLINE float half_at(const uint8_t* p) {
   return half_to_float(h);
 }
 
-// All finite halves by way of a float 2^112 too small, subnormal ones too.
-EVG_INLINE Vec halves_to_float(VecI h) {
-  const VecI magnitude = shl<13>(h & set1i(0x7fff));
-  const Vec finite = as_float(magnitude) * set1(0x1p112f);
-  const Mask special = gti(magnitude, set1i(0x0f7fffff));
-  const VecI bits = selecti(special, magnitude | set1i(0x7f800000), as_int(finite));
-  return as_float(bits | shl<16>(h & set1i(0x8000)));
-}
-
 template <QuantKind kind>
 struct Quant;
 
@@ -178,7 +169,7 @@ void unpack_blocks(i64 n, const uint8_t* src, float* out) {
 template <QuantKind kind>
 EVG_INLINE Vec widened(const uint8_t* p) {
   const VecI h = load_u16(p);
-  return kind == QuantKind::bf16 ? as_float(shl<16>(h)) : halves_to_float(h);
+  return kind == QuantKind::bf16 ? as_float(shl<16>(h)) : low_halves(h);
 }
 
 // The last numbers of a row, fewer than a vector, zeros behind them.

@@ -135,6 +135,9 @@ struct KernelTable {
   // quant: n numbers of a row, from the beginning of a block; and out[r] = row r . x, where a kind
   // in blocks wants x prepared, quant_sums(n) + n floats
   void (*unpack)(QuantKind kind, i64 n, const uint8_t* src, float* out);
+  // `count` rows, at most gemm_nr, to a panel of gemm_pack_b; `decoded` has room for count * depth
+  void (*unpack_panel)(QuantKind kind, i64 count, i64 depth, const uint8_t* src, i64 row_bytes,
+                       float* decoded, float* panel);
   void (*quant_prepare)(QuantKind kind, i64 n, const float* x, float* prepared);
   void (*quant_dot)(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes,
                     const float* x, const float* prepared, float* out);

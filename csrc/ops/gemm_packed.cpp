@@ -47,17 +47,13 @@ struct Side {
          depth_stride, packed);
     return true;
   }
-  // A panel at a time is decoded into L2 and packed from there.
+  // A panel at a time.
   bool decode_range(i64 begin, i64 end, i64 d, i64 depth, float* packed) const {
     const Buffer decoded(panel * depth);
     if (!decoded) return false;
-    for (; begin < end; begin += panel, packed += panel * depth) {
-      const i64 count = min_of(panel, end - begin);
-      for (i64 i = 0; i < count; ++i)
-        table.unpack(quantized->kind, depth, quantized->at(begin + i, d),
-                     decoded.get() + i * depth);
-      pack(count, depth, decoded.get(), depth, 1, packed);
-    }
+    for (; begin < end; begin += panel, packed += panel * depth)
+      table.unpack_panel(quantized->kind, min_of(panel, end - begin), depth,
+                         quantized->at(begin, d), quantized->row_bytes, decoded.get(), packed);
     return true;
   }
 };

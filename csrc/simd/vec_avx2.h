@@ -159,7 +159,26 @@ EVG_INLINE VecI load_i8(const uint8_t* p) {
 EVG_INLINE VecI load_u16(const uint8_t* p) {
   return {_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
+EVG_INLINE void load_words(const uint8_t* p, int64_t stride, VecI (&out)[4]) {
+  // Each half a row, every fourth one: 4 by 4 words within halves are then in order.
+  const auto rows = [=](int r) {
+    const __m256i low = _mm256_castsi128_si256(bytes16_at(p + r * stride));
+    return _mm256_inserti128_si256(low, bytes16_at(p + (r + 4) * stride), 1);
+  };
+  const __m256i a = rows(0), b = rows(1), c = rows(2), d = rows(3);
+  const __m256i ab01 = _mm256_unpacklo_epi32(a, b), ab23 = _mm256_unpackhi_epi32(a, b);
+  const __m256i cd01 = _mm256_unpacklo_epi32(c, d), cd23 = _mm256_unpackhi_epi32(c, d);
+  out[0].v = _mm256_unpacklo_epi64(ab01, cd01);
+  out[1].v = _mm256_unpackhi_epi64(ab01, cd01);
+  out[2].v = _mm256_unpacklo_epi64(ab23, cd23);
+  out[3].v = _mm256_unpackhi_epi64(ab23, cd23);
+}
 EVG_INLINE float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
+EVG_INLINE Vec low_halves(VecI a) {
+  const __m256i low = _mm256_and_si256(a.v, _mm256_set1_epi32(0xffff));
+  return {_mm256_cvtph_ps(
+      _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1)))};
+}
 
 EVG_INLINE VecI to_int(Vec a) { return {_mm256_cvtps_epi32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {_mm256_cvtepi32_ps(a.v)}; }

@@ -183,7 +183,25 @@ EVG_INLINE VecI load_i8(const uint8_t* p) {
 EVG_INLINE VecI load_u16(const uint8_t* p) {
   return {_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
 }
+EVG_INLINE void load_words(const uint8_t* p, int64_t stride, VecI (&out)[4]) {
+  const auto row = [=](int r) { return bytes16_at(p + r * stride); };
+  // Each quarter a row, every fourth one: 4 by 4 words within quarters are then in order.
+  const auto rows = [=](int r) {
+    __m512i v = _mm512_castsi128_si512(row(r));
+    v = _mm512_inserti32x4(v, row(r + 4), 1);
+    v = _mm512_inserti32x4(v, row(r + 8), 2);
+    return _mm512_inserti32x4(v, row(r + 12), 3);
+  };
+  const __m512i a = rows(0), b = rows(1), c = rows(2), d = rows(3);
+  const __m512i ab01 = _mm512_unpacklo_epi32(a, b), ab23 = _mm512_unpackhi_epi32(a, b);
+  const __m512i cd01 = _mm512_unpacklo_epi32(c, d), cd23 = _mm512_unpackhi_epi32(c, d);
+  out[0].v = _mm512_unpacklo_epi64(ab01, cd01);
+  out[1].v = _mm512_unpackhi_epi64(ab01, cd01);
+  out[2].v = _mm512_unpacklo_epi64(ab23, cd23);
+  out[3].v = _mm512_unpackhi_epi64(ab23, cd23);
+}
 EVG_INLINE float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
+EVG_INLINE Vec low_halves(VecI a) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(a.v))}; }
 
 EVG_INLINE VecI to_int(Vec a) { return {_mm512_cvtps_epi32(a.v)}; }
 EVG_INLINE Vec to_float(VecI a) { return {_mm512_cvtepi32_ps(a.v)}; }

@@ -134,10 +134,22 @@ EVG_INLINE VecI load_u16(const uint8_t* p) {
   __builtin_memcpy(&four, p, 8);
   return {vreinterpretq_s32_u32(vmovl_u16(vcreate_u16(four)))};
 }
+EVG_INLINE void load_words(const uint8_t* p, int64_t stride, VecI (&out)[4]) {
+  const auto row = [=](int r) { return vreinterpretq_s32_u8(vld1q_u8(p + r * stride)); };
+  const int32x4x2_t ab = vzipq_s32(row(0), row(2)), cd = vzipq_s32(row(1), row(3));
+  const int32x4x2_t low = vzipq_s32(ab.val[0], cd.val[0]), high = vzipq_s32(ab.val[1], cd.val[1]);
+  out[0].v = low.val[0];
+  out[1].v = low.val[1];
+  out[2].v = high.val[0];
+  out[3].v = high.val[1];
+}
 EVG_INLINE float half_to_float(uint16_t h) {
   __fp16 x;
   __builtin_memcpy(&x, &h, 2);
   return static_cast<float>(x);
+}
+EVG_INLINE Vec low_halves(VecI a) {
+  return {vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(vreinterpretq_u32_s32(a.v))))};
 }
 
 EVG_INLINE VecI to_int(Vec a) { return {vcvtnq_s32_f32(a.v)}; }

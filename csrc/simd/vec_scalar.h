@@ -16,7 +16,8 @@
 //   transpose       width vectors as a square: r[i] lane j and r[j] lane i change places.
 //   to_int          rounds to nearest even; beyond int32 and for NaN any value, but no trap.
 //   load_u8 ...     width bytes (or pairs of them, little-endian) at any address, as int32 lanes.
-//   half_to_float   IEEE binary16.
+//   load_words      lane r of out[w] is bytes [4 w, 4 w + 4) of what lies r strides from p.
+//   half_to_float   IEEE binary16; low_halves: of what is in the low 16 bits of each lane.
 //   quads_at        of Vec::width / 4 blocks of `stride` bytes the last 16 bytes each: block b's in
 //                   lanes 4 b ... 4 b + 3.
 //   pairs_at        of each block two halves, as floats; firsts has the first of block b's in its
@@ -128,6 +129,9 @@ EVG_INLINE VecI selecti(Mask m, VecI a, VecI b) { return m.v ? a : b; }
 EVG_INLINE VecI load_u8(const uint8_t* p) { return {*p}; }
 EVG_INLINE VecI load_i8(const uint8_t* p) { return {static_cast<int8_t>(*p)}; }
 EVG_INLINE VecI load_u16(const uint8_t* p) { return {p[0] | p[1] << 8}; }
+EVG_INLINE void load_words(const uint8_t* p, int64_t, VecI (&out)[4]) {
+  __builtin_memcpy(out, p, 16);
+}
 // By way of a float 2^112 too small, for the sake of subnormal halves.
 EVG_INLINE float half_to_float(uint16_t h) {
   uint32_t bits = static_cast<uint32_t>(h & 0x7fff) << 13;
@@ -140,6 +144,7 @@ EVG_INLINE float half_to_float(uint16_t h) {
   }
   return h & 0x8000 ? -x : x;
 }
+EVG_INLINE Vec low_halves(VecI a) { return {half_to_float(static_cast<uint16_t>(a.v))}; }
 
 EVG_INLINE VecI to_int(Vec a) {
   // Floats from 2^23 on have no fraction: adding and taking away 2^23 rounds smaller ones.

@@ -258,6 +258,15 @@ void check_bytes() {
     halves = halves && (isnan(want) ? isnan(got) : got == want && signbit(got) == signbit(want));
   }
   check::expect(halves, "half_to_float");
+  bool low_halves = true;
+  for (int h = 0; h < 1 << 16; ++h) {
+    const float want = simd::half_to_float(static_cast<uint16_t>(h));
+    float got[width];
+    store(got, simd::low_halves(simd::set1i(h | 0x5a3c << 16)));  // what lies above does not count
+    for (int k = 0; k < width; ++k)
+      low_halves = low_halves && (isnan(want) ? isnan(got[k]) : memcmp(&got[k], &want, 4) == 0);
+  }
+  check::expect(low_halves, "low_halves");
 
   // Blocks of 20 bytes behind an odd address: two halves and 16 bytes.
   constexpr int stride = 20, blocks = width < 4 ? 1 : width / 4;
@@ -305,6 +314,23 @@ void check_bytes() {
   for (int k = 0; k < width; ++k)
     right = right && firsts[k] == static_cast<float>(1 + k / 4 / 64.0);
   check::expect(right, "firsts");
+}
+
+// Words of rows that lie apart, at any address.
+void check_words() {
+  constexpr int stride = 21;
+  uint8_t memory[1 + (width - 1) * stride + 16];
+  for (size_t i = 0; i < sizeof(memory); ++i) memory[i] = static_cast<uint8_t>(91 * i + 5);
+  VecI words[4];
+  simd::load_words(memory + 1, stride, words);
+  bool right = true;
+  for (int w = 0; w < 4; ++w) {
+    float lanes[width];  // their bits
+    store(lanes, simd::as_float(words[w]));
+    for (int k = 0; k < width; ++k)
+      right = right && memcmp(&lanes[k], memory + 1 + k * stride + 4 * w, 4) == 0;
+  }
+  check::expect(right, "load_words");
 }
 
 // The last 16 bytes of each block.
@@ -428,6 +454,7 @@ int main(int argc, char** argv) {
   check_integers();
   check_memory();
   check_bytes();
+  check_words();
   if constexpr (width >= 4) check_quads<18>(), check_quads<20>();
   if (argc > 1) stride = static_cast<uint32_t>(atoi(argv[1]));
   check_math();

@@ -279,6 +279,26 @@ bool runs_byte_dots(const KernelTable& t) {
   return t.quant_dot_bytes != nullptr;
 }
 
+// Rows decoded into a panel at once are those decoded one by one and packed.
+void check_unpack_panel(const Stored& s, i64 n) {
+  for (const KernelTable* t : {&evergrad_kernels_scalar, &EVERGRAD_KERNELS(EVERGRAD_ISA)})
+    for (const i64 count : {1, t->gemm_nr - 1, t->gemm_nr}) {
+      Random random(seed);
+      const i64 most = t->gemm_nr;
+      const StoredRows w(s, count, n, random);
+      Buffer rows(count * n), decoded(count * n), packed(most * n), panel(most * n);
+      for (i64 i = 0; i < count; ++i)
+        t->unpack(s.kind, n, w.data() + i * w.row_bytes, rows.data() + i * n);
+      t->gemm_pack_b(count, n, rows.data(), n, 1, packed.data());
+      t->unpack_panel(s.kind, count, n, w.data(), w.row_bytes, decoded.data(), panel.data());
+      bool same = panel.intact() && decoded.intact();
+      for (i64 i = 0; i < most * n; ++i) same = same && panel[i] == packed[i];
+      const auto kind = static_cast<i64>(s.kind);
+      check::expect(same, label("unpack_panel", {{"kind", kind}, {"n", n}, {"rows", count}}) + " " +
+                              t->isa);
+    }
+}
+
 void check_quant(const Stored& s, i64 n) {
   const auto arguments = {std::pair<const char*, i64>{"kind", static_cast<i64>(s.kind)}, {"n", n}};
   const i64 features = 7;  // more than are taken together, and one
@@ -866,9 +886,12 @@ int main() {
     check_sums(n);
   }
   for (const Stored& s : kinds) {
-    for (const i64 blocks : {1, 2, 5, 11}) check_quant(s, blocks * s.numbers);
+    for (const i64 blocks : {1, 2, 5, 11}) {
+      check_quant(s, blocks * s.numbers);
+      check_unpack_panel(s, blocks * s.numbers);
+    }
     for (const i64 n : sizes)
-      if (s.numbers == 1) check_quant(s, n);
+      if (s.numbers == 1) check_quant(s, n), check_unpack_panel(s, n);
   }
   for (const i64 right : {0, 1000}) {  // more than one panel of queries and block of keys
     for (const bool changed : {false, true}) {

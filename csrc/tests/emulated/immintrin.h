@@ -104,6 +104,23 @@ inline __m128i cvtepi32_epi8(simde__m512i a) {
   return r;
 }
 
+// The low halves of int32 lanes.
+inline __m256i cvtepi32_epi16(simde__m512i a) {
+  const simde__m512i_private from = simde__m512i_to_private(a);
+  uint16_t low[16];
+  for (int i = 0; i < 16; ++i) low[i] = static_cast<uint16_t>(from.i32[i]);
+  __m256i r;
+  memcpy(&r, low, sizeof r);
+  return r;
+}
+
+inline simde__m512 cvtph_ps(__m256i a) {
+  float of[16];
+  _mm256_storeu_ps(of, _mm256_cvtph_ps(_mm256_castsi256_si128(a)));
+  _mm256_storeu_ps(of + 8, _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1)));
+  return lanes_ps([&](int i) { return of[i]; });
+}
+
 // Bytes, or pairs of them, as int32 lanes.
 template <class From, class Register>
 inline simde__m512i widened_epi32(Register a) {
@@ -142,5 +159,9 @@ inline simde__m512i widened_epi32(Register a) {
 #define _mm512_cvtepi8_epi32(a) emulated::widened_epi32<int8_t>(a)
 #undef _mm512_cvtepu16_epi32
 #define _mm512_cvtepu16_epi32(a) emulated::widened_epi32<uint16_t>(a)
+#undef _mm512_cvtepi32_epi16
+#define _mm512_cvtepi32_epi16(a) emulated::cvtepi32_epi16(a)
+#undef _mm512_cvtph_ps
+#define _mm512_cvtph_ps(a) emulated::cvtph_ps(a)
 #undef _mm512_cvtepi32_epi8
 #define _mm512_cvtepi32_epi8(a) emulated::cvtepi32_epi8(a)
