@@ -76,11 +76,20 @@ struct Quant<QuantKind::q4_1> {
 };
 
 // The fifth bits of numbers [i, i + Vec::width), as 16 or 0.
+struct alignas(64) Places {
+  int32_t bit[32];
+};
+constexpr Places places = [] {
+  Places made{};
+  for (int i = 0; i < 32; ++i) made.bit[i] = static_cast<int32_t>(1u << i);
+  return made;
+}();
 EVG_INLINE VecI fifth_bits(const uint8_t* high, int i) {
-  int8_t bits[Vec::width];
-  for (int j = 0; j < Vec::width; ++j)
-    bits[j] = static_cast<int8_t>((high[(i + j) / 8] >> (i + j) % 8 & 1) << 4);
-  return load_i8(reinterpret_cast<const uint8_t*>(bits));
+  int32_t all;
+  VecI place;
+  __builtin_memcpy(&all, high, 4);
+  __builtin_memcpy(&place, places.bit + i, sizeof(place));
+  return selecti(ltu(set1i(0), set1i(all) & place), set1i(16), set1i(0));
 }
 
 template <>
@@ -112,6 +121,7 @@ struct Quant<QuantKind::q4_k> {
   EVG_INLINE static void groups(const uint8_t* b, F f) {
     const float d = half_at(b), dm = half_at(b + 2);
     const uint8_t* s = b + 4;  // 12 bytes: 8 scales and 8 minima of 6 bits
+#pragma GCC unroll 8
     for (int g = 0; g < 8; ++g) {
       const int scale = g < 4 ? s[g] & 63 : (s[g + 4] & 15) | (s[g - 4] >> 6) << 4;
       const int minimum = g < 4 ? s[g + 4] & 63 : s[g + 4] >> 4 | (s[g] >> 6) << 4;
@@ -134,6 +144,7 @@ struct Quant<QuantKind::q6_k> {
   EVG_INLINE static void groups(const uint8_t* b, F f) {
     const float d = half_at(b + 208);
     // Halves of 128 numbers; in each, four runs of 32 that share bytes of low and of high bits.
+#pragma GCC unroll 16
     for (int g = 0; g < 16; ++g) {
       const int half = g / 8, run = g / 2 % 4, in_run = g % 2 * 16;
       const uint8_t* low = b + 64 * half + run % 2 * 32 + in_run;

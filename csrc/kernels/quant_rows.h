@@ -116,7 +116,13 @@ void dots_of_rows(i64 n, const uint8_t* w, i64 row_bytes, const float* x, i64 x_
     }
 }
 
-template <QuantKind kind, int Rows = most_dots>
+// Blocks of several groups are long, and packed from a few rows of x on (ops/quant.cpp).
+template <QuantKind kind>
+constexpr int most_dots_of() {
+  return kind == QuantKind::q4_k || kind == QuantKind::q6_k ? 3 : most_dots;
+}
+
+template <QuantKind kind, int Rows>
 void dots_of_kind(i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows, const float* x,
                   i64 x_row, float* out, i64 out_row, bool add) {
   if constexpr (Rows > 1) {
@@ -135,19 +141,22 @@ void dots_of_kind(i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows
 
 void quant_dots(QuantKind kind, i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows,
                 const float* x, i64 x_row, float* out, i64 out_row, bool add) {
-  const auto run = [=](auto function) {
-    function(features, n, w, row_bytes, rows, x, x_row, out, out_row, add);
+  const auto run = [=](auto of) {
+    constexpr int most = most_dots_of<of.value>();
+    for (i64 i = 0; i < rows; i += most)
+      dots_of_kind<of.value, most>(features, n, w, row_bytes, min_of(most, rows - i), x + i * x_row,
+                                   x_row, out + i * out_row, out_row, add);
   };
   switch (kind) {
-    case QuantKind::f16: return run(dots_of_kind<QuantKind::f16>);
-    case QuantKind::bf16: return run(dots_of_kind<QuantKind::bf16>);
-    case QuantKind::q8_0: return run(dots_of_kind<QuantKind::q8_0>);
-    case QuantKind::q4_0: return run(dots_of_kind<QuantKind::q4_0>);
-    case QuantKind::q4_1: return run(dots_of_kind<QuantKind::q4_1>);
-    case QuantKind::q5_0: return run(dots_of_kind<QuantKind::q5_0>);
-    case QuantKind::q5_1: return run(dots_of_kind<QuantKind::q5_1>);
-    case QuantKind::q4_k: return run(dots_of_kind<QuantKind::q4_k>);
-    case QuantKind::q6_k: return run(dots_of_kind<QuantKind::q6_k>);
+    case QuantKind::f16: return run(Constant<QuantKind::f16>{});
+    case QuantKind::bf16: return run(Constant<QuantKind::bf16>{});
+    case QuantKind::q8_0: return run(Constant<QuantKind::q8_0>{});
+    case QuantKind::q4_0: return run(Constant<QuantKind::q4_0>{});
+    case QuantKind::q4_1: return run(Constant<QuantKind::q4_1>{});
+    case QuantKind::q5_0: return run(Constant<QuantKind::q5_0>{});
+    case QuantKind::q5_1: return run(Constant<QuantKind::q5_1>{});
+    case QuantKind::q4_k: return run(Constant<QuantKind::q4_k>{});
+    case QuantKind::q6_k: return run(Constant<QuantKind::q6_k>{});
   }
 }
 

@@ -15,10 +15,11 @@ namespace {
 
 struct Layout {
   i64 numbers, bytes;  // of a block
+  i64 few_rows;        // of x: more are worth packing, sooner where decoding takes longer
 };
 
-constexpr Layout layouts[] = {{1, 2},   {1, 2},   {32, 34},   {32, 18},  {32, 20},
-                              {32, 22}, {32, 24}, {256, 144}, {256, 210}};
+constexpr Layout layouts[] = {{1, 2, 24},  {1, 2, 24},  {32, 34, 24},  {32, 18, 24}, {32, 20, 24},
+                              {32, 22, 8}, {32, 24, 8}, {256, 144, 3}, {256, 210, 3}};
 constexpr int kinds = static_cast<int>(sizeof(layouts) / sizeof(layouts[0]));
 
 Quantized quantized(int kind, i64 columns, const uint8_t* data) {
@@ -26,8 +27,6 @@ Quantized quantized(int kind, i64 columns, const uint8_t* data) {
   return {static_cast<QuantKind>(kind), l.numbers, l.bytes, data, columns / l.numbers * l.bytes};
 }
 
-// More rows of x are worth packing.
-constexpr i64 few_rows = 24;
 constexpr i64 bytes_per_piece = 1 << 15;
 // Less is read faster than another thread wakes.
 constexpr i64 bytes_alone = 1 << 16;
@@ -39,16 +38,20 @@ bool suits_bytes(const KernelTable& t, QuantKind kind, i64 in) {
          (kind == QuantKind::q4_0 || kind == QuantKind::q4_1);
 }
 
-int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epilogue* epilogue,
-            float* out) {
+// One row, or another one that finds the weight's piece in L1.
+int row_by_row(const Quantized& w, i64 rows, i64 in, i64 features, const float* x,
+               const Epilogue* epilogue, float* out) {
   const KernelTable& t = kernels();
   const bool grouped = w.numbers > 1, bytes = suits_bytes(t, w.kind, in);
-  const Buffer prepared(bytes ? quant_records(in) : grouped ? quant_sums(in) + in : 1);
+  const i64 size = bytes ? quant_records(in) : grouped ? quant_sums(in) + in : 1;
+  const Buffer prepared(rows * size);
   if (!prepared) return EVERGRAD_NO_MEMORY;
-  if (bytes)
-    t.quant_prepare_bytes(w.kind, in, x, prepared.get());
-  else if (grouped)
-    t.quant_prepare(w.kind, in, x, prepared.get());
+  for (i64 i = 0; i < rows; ++i) {
+    if (bytes)
+      t.quant_prepare_bytes(w.kind, in, x + i * in, prepared.get() + i * size);
+    else if (grouped)
+      t.quant_prepare(w.kind, in, x + i * in, prepared.get() + i * size);
+  }
   constexpr i64 line = 16;  // workers share no cache line of out
   const i64 total = features * w.row_bytes;
   const i64 grain = max_of(line, bytes_per_piece / max_of(1, w.row_bytes) / line * line);
@@ -57,11 +60,15 @@ int one_row(const Quantized& w, i64 in, i64 features, const float* x, const Epil
       [&](i64 task) {
         const i64 j = task * grain, count = min_of(grain, features - j);
         const uint8_t* const from = w.data + j * w.row_bytes;
-        if (bytes)
-          t.quant_dot_bytes(w.kind, count, in, from, w.row_bytes, prepared.get(), out + j);
-        else
-          t.quant_dot(w.kind, count, in, from, w.row_bytes, x, prepared.get(), out + j);
-        finish(t, epilogue, 0, j, 1, count, out + j, features);
+        for (i64 i = 0; i < rows; ++i) {
+          const float* const of = prepared.get() + i * size;
+          float* const to = out + i * features + j;
+          if (bytes)
+            t.quant_dot_bytes(w.kind, count, in, from, w.row_bytes, of, to);
+          else
+            t.quant_dot(w.kind, count, in, from, w.row_bytes, x + i * in, of, to);
+        }
+        finish(t, epilogue, 0, j, rows, count, out + j, features);
       },
       workers_if(total > bytes_alone));
   return EVERGRAD_OK;
@@ -129,8 +136,10 @@ int evergrad_linear_quantized(int kind, int64_t rows, int64_t in, int64_t featur
   const Epilogue all{bias, static_cast<Activation>(activation), residual, features, pre, features};
   const bool plain = !bias && !residual && !pre && activation == EVERGRAD_ACTIVATION_NONE;
   const Epilogue* const epilogue = plain ? nullptr : &all;
-  if (rows == 1 && in > 0) return one_row(w, in, features, x, epilogue, out);
-  if (rows > 0 && rows <= few_rows && in > 0) {
+  const i64 apart = suits_bytes(kernels(), w.kind, in) ? 2 : 1;
+  if (rows > 0 && rows <= apart && in > 0)
+    return row_by_row(w, rows, in, features, x, epilogue, out);
+  if (rows > 0 && rows <= layouts[kind].few_rows && in > 0) {
     some_rows(w, rows, in, features, x, epilogue, out);
     return EVERGRAD_OK;
   }
