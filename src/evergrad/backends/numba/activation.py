@@ -128,6 +128,19 @@ def slope(code: int, saved: Array, y: Array) -> None:
             y[i] = _silu_slope(saved[i])
 
 
+@inline
+def activate_and_slope(code: int, x: Array, y: Array, s: Array) -> None:
+    """y = f(x) and s = f'(x) of a gate; silu's have one sigmoid for both."""
+    if code == _SILU:
+        for i in range(x.size):
+            r = _sigmoid(x[i])
+            y[i] = x[i] * r
+            s[i] = r + x[i] * r * (ONE - r)
+    else:
+        activate(code, x, y)
+        slope(code, x, s)
+
+
 @kernel
 def _forward_kernel(x: Array, code: int, out: Array) -> None:
     for b in prange(pieces(x.size, CHUNK)):

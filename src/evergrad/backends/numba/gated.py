@@ -9,7 +9,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from ._kernel import CHUNK, bounds, kernel, memory, pieces, store, store_product
-from .activation import CODES, activate, slope
+from .activation import CODES, activate, activate_and_slope
 
 Array = NDArray[Any]
 
@@ -51,8 +51,7 @@ def _gated_backward_kernel(
         d = dout[r, lo:hi]
         y = np.empty(hi - lo, np.float32)
         s = np.empty(hi - lo, np.float32)
-        activate(code, g, y)
-        slope(code, g, s)
+        activate_and_slope(code, g, y, s)
         for j in range(hi - lo):
             y[j] *= d[j]
             s[j] *= d[j] * u[j]
