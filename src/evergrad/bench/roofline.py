@@ -22,7 +22,7 @@ from evergrad.bench.run import Result
 # Okabe & Ito's colours first, which people with any kind of colour vision tell apart.
 COLORS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5195", "#56b4e9", "#b8860b", "#444444",
-    "#e69f00", "#8c1515", "#4d7c0f", "#d946ef",
+    "#e69f00", "#8c1515", "#4d7c0f", "#d946ef", "#00b3b3", "#8f8f00", "#ff7f7f",
 )  # fmt: skip
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
