@@ -289,6 +289,13 @@ def test_the_last_tokens_of_prompts_longer_than_a_piece(lengths, narrowed):
     assert any(out < rows for rows, out in narrowed)
 
 
+def test_no_row_beyond_the_tokens(model):
+    cache = KVCache(model.config, 1)
+    with pytest.raises(IndexError, match=r"rows must lie in \[0, 5\), got \[5\]"):
+        model.logits(np.arange(5), np.array([0, 5]), rows=np.array([5]), cache=cache)
+    assert cache.lengths.tolist() == [0]  # nothing was read
+
+
 def test_the_last_tokens_without_the_decoder(model, monkeypatch):
     expected = [found for found, _ in last_of(model, CALLS[:3])]
     monkeypatch.setattr(Decoder, "is_available", staticmethod(lambda: False))

@@ -335,6 +335,11 @@ class CausalLM(Prompted, TokenModel):
         ndarray
             [total, vocab_size], or [len(rows), vocab_size].
 
+        Raises
+        ------
+        IndexError
+            When there is no such row. Nothing has been read then.
+
         Examples
         --------
         >>> from evergrad.models import GPT2, GPT2Config
@@ -345,6 +350,9 @@ class CausalLM(Prompted, TokenModel):
         """
         if cu_seqlens is None:
             cu_seqlens = np.array([0, len(input_ids)])
+        total = len(input_ids)
+        if rows is not None and len(rows) and not -total <= np.min(rows) <= np.max(rows) < total:
+            raise IndexError(f"rows must lie in [0, {total}), got {np.asarray(rows)}")
         if cache is not None and _are_last(rows, cu_seqlens):
             hidden = self._behind(cache, input_ids, cu_seqlens, last_only=True)
         else:
