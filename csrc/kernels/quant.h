@@ -75,7 +75,6 @@ struct Quant<QuantKind::q4_1> {
   }
 };
 
-// The fifth bits of numbers [i, i + Vec::width), as 16 or 0.
 struct alignas(64) Places {
   int32_t bit[32];
 };
@@ -84,6 +83,7 @@ constexpr Places places = [] {
   for (int i = 0; i < 32; ++i) made.bit[i] = static_cast<int32_t>(1u << i);
   return made;
 }();
+// The fifth bits of numbers [i, i + Vec::width), as 16 or 0.
 EVG_INLINE VecI fifth_bits(const uint8_t* high, int i) {
   int32_t all;
   VecI place;
@@ -198,18 +198,33 @@ void unpack_words(i64 n, const uint8_t* src, float* out) {
   if (j < n) store(out + j, widened<kind>(src + 2 * j, n - j), first(static_cast<int>(n - j)));
 }
 
-void unpack(QuantKind kind, i64 n, const uint8_t* src, float* out) {
+constexpr bool in_words(QuantKind kind) {
+  return kind == QuantKind::f16 || kind == QuantKind::bf16;
+}
+
+// f with the kind as a constant.
+template <class F>
+EVG_INLINE void with_kind(QuantKind kind, F f) {
   switch (kind) {
-    case QuantKind::f16: return unpack_words<QuantKind::f16>(n, src, out);
-    case QuantKind::bf16: return unpack_words<QuantKind::bf16>(n, src, out);
-    case QuantKind::q8_0: return unpack_blocks<QuantKind::q8_0>(n, src, out);
-    case QuantKind::q4_0: return unpack_blocks<QuantKind::q4_0>(n, src, out);
-    case QuantKind::q4_1: return unpack_blocks<QuantKind::q4_1>(n, src, out);
-    case QuantKind::q5_0: return unpack_blocks<QuantKind::q5_0>(n, src, out);
-    case QuantKind::q5_1: return unpack_blocks<QuantKind::q5_1>(n, src, out);
-    case QuantKind::q4_k: return unpack_blocks<QuantKind::q4_k>(n, src, out);
-    case QuantKind::q6_k: return unpack_blocks<QuantKind::q6_k>(n, src, out);
+    case QuantKind::f16: return f(Constant<QuantKind::f16>{});
+    case QuantKind::bf16: return f(Constant<QuantKind::bf16>{});
+    case QuantKind::q8_0: return f(Constant<QuantKind::q8_0>{});
+    case QuantKind::q4_0: return f(Constant<QuantKind::q4_0>{});
+    case QuantKind::q4_1: return f(Constant<QuantKind::q4_1>{});
+    case QuantKind::q5_0: return f(Constant<QuantKind::q5_0>{});
+    case QuantKind::q5_1: return f(Constant<QuantKind::q5_1>{});
+    case QuantKind::q4_k: return f(Constant<QuantKind::q4_k>{});
+    case QuantKind::q6_k: return f(Constant<QuantKind::q6_k>{});
   }
+}
+
+void unpack(QuantKind kind, i64 n, const uint8_t* src, float* out) {
+  with_kind(kind, [=](auto of) {
+    if constexpr (in_words(of.value))
+      unpack_words<of.value>(n, src, out);
+    else
+      unpack_blocks<of.value>(n, src, out);
+  });
 }
 
 // The blocks that are read at once, where they are.
@@ -368,7 +383,7 @@ EVG_INLINE void dot_words(i64 n, const uint8_t* w, i64 row_bytes, const float* x
 template <QuantKind kind, int Rows>
 EVG_INLINE void dot_some(i64 n, const uint8_t* w, i64 row_bytes, const float* x, const float* sums,
                          float* out) {
-  if constexpr (kind == QuantKind::f16 || kind == QuantKind::bf16)
+  if constexpr (in_words(kind))
     dot_words<kind, Rows>(n, w, row_bytes, x, out);
   else
     dot_blocks<kind, Rows>(n, w, row_bytes, x, sums, out);
@@ -385,17 +400,7 @@ void dot_kind(i64 rows, i64 n, const uint8_t* w, i64 row_bytes, const float* x, 
 
 void quant_dot(QuantKind kind, i64 rows, i64 n, const uint8_t* w, i64 row_bytes, const float* x,
                const float* sums, float* out) {
-  switch (kind) {
-    case QuantKind::f16: return dot_kind<QuantKind::f16>(rows, n, w, row_bytes, x, sums, out);
-    case QuantKind::bf16: return dot_kind<QuantKind::bf16>(rows, n, w, row_bytes, x, sums, out);
-    case QuantKind::q8_0: return dot_kind<QuantKind::q8_0>(rows, n, w, row_bytes, x, sums, out);
-    case QuantKind::q4_0: return dot_kind<QuantKind::q4_0>(rows, n, w, row_bytes, x, sums, out);
-    case QuantKind::q4_1: return dot_kind<QuantKind::q4_1>(rows, n, w, row_bytes, x, sums, out);
-    case QuantKind::q5_0: return dot_kind<QuantKind::q5_0>(rows, n, w, row_bytes, x, sums, out);
-    case QuantKind::q5_1: return dot_kind<QuantKind::q5_1>(rows, n, w, row_bytes, x, sums, out);
-    case QuantKind::q4_k: return dot_kind<QuantKind::q4_k>(rows, n, w, row_bytes, x, sums, out);
-    case QuantKind::q6_k: return dot_kind<QuantKind::q6_k>(rows, n, w, row_bytes, x, sums, out);
-  }
+  with_kind(kind, [=](auto of) { dot_kind<of.value>(rows, n, w, row_bytes, x, sums, out); });
 }
 
 }  // namespace

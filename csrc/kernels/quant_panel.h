@@ -37,23 +37,25 @@ EVG_INLINE VecI cut(VecI a) {
 // A byte of each lane, with its sign.
 template <int byte>
 EVG_INLINE Vec signed_byte(VecI a) {
-  if constexpr (byte == 3) return to_float(sar<24>(a));
-  return to_float(sar<24>(shl<24 - 8 * (byte % 3)>(a)));
+  if constexpr (byte == 3)
+    return to_float(sar<24>(a));
+  else
+    return to_float(sar<24>(shl<24 - 8 * byte>(a)));
 }
 
-// Half a byte each: low halves of the bytes of a word to row 0 ... 3 of `out`, high ones to `high`
-// rows further down. Each is left where it is, and so 16^i times too large for d (see quant.h).
+// Half a byte each: low halves of the bytes of a word to rows 0 ... 3 of `out`, high ones to rows
+// `high` ... `high` + 3. Each is left where it is, and so 16^i times too large for d (see quant.h).
 struct Nibbles {
-  Vec d[8], low, high;
-  EVG_INLINE Nibbles(Vec d_low, Vec m_low, Vec d_high, Vec m_high) : low(m_low), high(m_high) {
+  Vec d[8], m_low, m_high;
+  EVG_INLINE Nibbles(Vec d_low, Vec low, Vec d_high, Vec high) : m_low(low), m_high(high) {
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) d[i] = (i % 2 ? d_high : d_low) * set1(in_place[i]);
   }
-  template <int to_high>
+  template <int high>
   EVG_INLINE void put(VecI word, float* out) const {
     times<8>([&](auto i) {
-      const Vec q = nibble_in_place<i.value>(word), m = i.value % 2 ? high : low;
-      store(out + (i.value / 2 + i.value % 2 * to_high) * nr, fma(q, d[i.value], m));
+      const Vec q = nibble_in_place<i.value>(word), m = i.value % 2 ? m_high : m_low;
+      store(out + (i.value / 2 + i.value % 2 * high) * nr, fma(q, d[i.value], m));
     });
   }
 };
@@ -104,20 +106,17 @@ EVG_INLINE void put_q4_k(const uint8_t* p, i64 row_bytes, float* out) {
   VecI head[4], words[4];
   load_words(p, row_bytes, head);  // d and dm, then 12 bytes: 8 scales and 8 minima of 6 bits
   const Vec d = low_halves(head[0]), dm = low_halves(shr<16>(head[0]));
-  const auto scale = [&](auto g) {
+  // Of the first four groups in a word of their own; of the others two bits there, and four in
+  // halves of the last word's bytes.
+  const auto six_bits = [&](auto g, VecI own, auto half) {
     constexpr int at = 8 * (g.value % 4);
     if constexpr (g.value < 4)
-      return d * to_float(cut<at, 6>(head[1]));
+      return to_float(cut<at, 6>(own));
     else
-      return d * to_float(cut<at, 4>(head[3]) | cut<at + 6, 2, 4>(head[1]));
+      return to_float(cut<at + 4 * half.value, 4>(head[3]) | cut<at + 6, 2, 4>(own));
   };
-  const auto minimum = [&](auto g) {
-    constexpr int at = 8 * (g.value % 4);
-    if constexpr (g.value < 4)
-      return neg(dm * to_float(cut<at, 6>(head[2])));
-    else
-      return neg(dm * to_float(cut<at + 4, 4>(head[3]) | cut<at + 6, 2, 4>(head[2])));
-  };
+  const auto scale = [&](auto g) { return d * six_bits(g, head[1], Constant<0>{}); };
+  const auto minimum = [&](auto g) { return neg(dm * six_bits(g, head[2], Constant<1>{})); };
   times<4>([&](auto pair) {  // of groups, which share 32 bytes
     constexpr Constant<2 * pair.value> g;
     constexpr Constant<2 * pair.value + 1> h;
@@ -217,17 +216,13 @@ void panel_of_words(i64 depth, const uint8_t* src, i64 row_bytes, float* panel) 
 // `count` rows, at most nr, as gemm_pack_b packs them; `decoded` has room for them.
 void unpack_panel(QuantKind kind, i64 count, i64 depth, const uint8_t* src, i64 row_bytes,
                   float* decoded, float* panel) {
-  if (count == nr) switch (kind) {
-      case QuantKind::f16: return panel_of_words<QuantKind::f16>(depth, src, row_bytes, panel);
-      case QuantKind::bf16: return panel_of_words<QuantKind::bf16>(depth, src, row_bytes, panel);
-      case QuantKind::q8_0: return panel_of_blocks<QuantKind::q8_0>(depth, src, row_bytes, panel);
-      case QuantKind::q4_0: return panel_of_blocks<QuantKind::q4_0>(depth, src, row_bytes, panel);
-      case QuantKind::q4_1: return panel_of_blocks<QuantKind::q4_1>(depth, src, row_bytes, panel);
-      case QuantKind::q5_0: return panel_of_blocks<QuantKind::q5_0>(depth, src, row_bytes, panel);
-      case QuantKind::q5_1: return panel_of_blocks<QuantKind::q5_1>(depth, src, row_bytes, panel);
-      case QuantKind::q4_k: return panel_of_blocks<QuantKind::q4_k>(depth, src, row_bytes, panel);
-      case QuantKind::q6_k: return panel_of_blocks<QuantKind::q6_k>(depth, src, row_bytes, panel);
-    }
+  if (count == nr)
+    return with_kind(kind, [=](auto of) {
+      if constexpr (in_words(of.value))
+        panel_of_words<of.value>(depth, src, row_bytes, panel);
+      else
+        panel_of_blocks<of.value>(depth, src, row_bytes, panel);
+    });
   for (i64 i = 0; i < count; ++i) unpack(kind, depth, src + i * row_bytes, decoded + i * depth);
   gemm_pack_b(count, depth, decoded, depth, 1, panel);
 }

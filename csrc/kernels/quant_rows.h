@@ -12,10 +12,6 @@ namespace {
 
 constexpr int most_dots = 8;
 
-constexpr bool in_words(QuantKind kind) {
-  return kind == QuantKind::f16 || kind == QuantKind::bf16;
-}
-
 // With 32 registers two rows of the weight at a time: an x is loaded once for both. Not of kinds
 // whose blocks are of several groups, which would have to be walked side by side.
 template <QuantKind kind>
@@ -141,23 +137,12 @@ void dots_of_kind(i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows
 
 void quant_dots(QuantKind kind, i64 features, i64 n, const uint8_t* w, i64 row_bytes, i64 rows,
                 const float* x, i64 x_row, float* out, i64 out_row, bool add) {
-  const auto run = [=](auto of) {
+  with_kind(kind, [=](auto of) {
     constexpr int most = most_dots_of<of.value>();
     for (i64 i = 0; i < rows; i += most)
       dots_of_kind<of.value, most>(features, n, w, row_bytes, min_of(most, rows - i), x + i * x_row,
                                    x_row, out + i * out_row, out_row, add);
-  };
-  switch (kind) {
-    case QuantKind::f16: return run(Constant<QuantKind::f16>{});
-    case QuantKind::bf16: return run(Constant<QuantKind::bf16>{});
-    case QuantKind::q8_0: return run(Constant<QuantKind::q8_0>{});
-    case QuantKind::q4_0: return run(Constant<QuantKind::q4_0>{});
-    case QuantKind::q4_1: return run(Constant<QuantKind::q4_1>{});
-    case QuantKind::q5_0: return run(Constant<QuantKind::q5_0>{});
-    case QuantKind::q5_1: return run(Constant<QuantKind::q5_1>{});
-    case QuantKind::q4_k: return run(Constant<QuantKind::q4_k>{});
-    case QuantKind::q6_k: return run(Constant<QuantKind::q6_k>{});
-  }
+  });
 }
 
 }  // namespace

@@ -120,10 +120,8 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
   }
   const bool fewer = last < tokens;
   const Buffer normed(tokens * dim), wide(wide_size), narrow(narrow_size), stream(tokens * dim),
-      small(tokens * max_of(heads, 2)), before(fewer ? tokens * dim : 1),
-      picked(fewer ? last * dim : 1);
-  if (!normed || !wide || !narrow || !stream || !small || !before || !picked)
-    return EVERGRAD_NO_MEMORY;
+      small(tokens * max_of(heads, 2)), before(fewer ? tokens * dim : 1);
+  if (!normed || !wide || !narrow || !stream || !small || !before) return EVERGRAD_NO_MEMORY;
   if (blocks == 0) {
     if (fewer)
       pick_last(spans, span, dim, x, out);
@@ -156,9 +154,9 @@ int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_
                       small.get(), narrow.get() + first * b.heads * b.head_dim);
       row += span[s].slots;
     }
-    if (narrows) {
-      pick_last(spans, span, dim, now, picked.get());
-      now = picked.get();
+    if (narrows) {  // norm_2 writes there after proj has read it
+      pick_last(spans, span, dim, now, normed.get());
+      now = normed.get();
     }
     float* const after = i + 1 == blocks ? out : other;
     if (status == EVERGRAD_OK)

@@ -94,22 +94,14 @@ inline simde__m512 cvtepi32_ps(simde__m512i a) {
   return lanes_ps([&](int i) { return static_cast<float>(from.i32[i]); });
 }
 
-// The low bytes of int32 lanes.
-inline __m128i cvtepi32_epi8(simde__m512i a) {
+// The low bytes of int32 lanes, or the low pairs of them.
+template <class To, class Register>
+inline Register narrowed_epi32(simde__m512i a) {
   const simde__m512i_private from = simde__m512i_to_private(a);
-  uint8_t low[16];
-  for (int i = 0; i < 16; ++i) low[i] = static_cast<uint8_t>(from.i32[i]);
-  __m128i r;
-  memcpy(&r, low, sizeof r);
-  return r;
-}
-
-// The low halves of int32 lanes.
-inline __m256i cvtepi32_epi16(simde__m512i a) {
-  const simde__m512i_private from = simde__m512i_to_private(a);
-  uint16_t low[16];
-  for (int i = 0; i < 16; ++i) low[i] = static_cast<uint16_t>(from.i32[i]);
-  __m256i r;
+  To low[16];
+  for (int i = 0; i < 16; ++i) low[i] = static_cast<To>(from.i32[i]);
+  Register r;
+  static_assert(sizeof r == sizeof low);
   memcpy(&r, low, sizeof r);
   return r;
 }
@@ -160,8 +152,8 @@ inline simde__m512i widened_epi32(Register a) {
 #undef _mm512_cvtepu16_epi32
 #define _mm512_cvtepu16_epi32(a) emulated::widened_epi32<uint16_t>(a)
 #undef _mm512_cvtepi32_epi16
-#define _mm512_cvtepi32_epi16(a) emulated::cvtepi32_epi16(a)
+#define _mm512_cvtepi32_epi16(a) (emulated::narrowed_epi32<uint16_t, __m256i>(a))
 #undef _mm512_cvtph_ps
 #define _mm512_cvtph_ps(a) emulated::cvtph_ps(a)
 #undef _mm512_cvtepi32_epi8
-#define _mm512_cvtepi32_epi8(a) emulated::cvtepi32_epi8(a)
+#define _mm512_cvtepi32_epi8(a) (emulated::narrowed_epi32<uint8_t, __m128i>(a))

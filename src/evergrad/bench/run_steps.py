@@ -91,7 +91,7 @@ class StepResult:
             "step": self.name,
             "shape": self.shape,
             "flops": self.flops,
-            "round_trip": self.round_trip,
+            "round_trip": self.round_trip or None,
             "contestants": {
                 name: {
                     "median": course.timing.median,
