@@ -5,6 +5,7 @@ python tests/accuracy.py            measures, minutes, and writes the page
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -26,6 +27,7 @@ FUNCTIONS = {
     "cdf": "standard normal, `cdf(x)`",
     "pdf": "standard normal, `pdf(x)`",
 }
+DOMAIN = {"log": 0.0, "log1p": -1.0}  # where it begins
 HOW = {
     "native": "on the processor itself",
     "qemu": "cross-compiled, under qemu",
@@ -47,7 +49,8 @@ number, of the right sign; zeros, infinities, NaN and overflow are checked as we
 {table}
 
 Scalar code has no fused multiply-add. Without it the square in the exponent of the normal
-distribution is rounded, and the relative error in the far tails grows with it: hence the ranges.
+distribution is rounded, and the relative error in the far tails grows with it: hence its ranges.
+The density becomes 0 where the distribution's tail is no normal number any more, from 12.95 on.
 
 Where measured:
 
@@ -87,25 +90,19 @@ def parsed(lines: Iterable[str]) -> dict[tuple[str, str], dict[str, Error]]:
     return found
 
 
-def cell(error: Error, whole: Error) -> str:
-    """`whole`: the range of the ISA that has the widest one."""
-    text = f"{error.ulp:.2f} of {error.stated:.1f}, at {error.at:.6g}"
-    if (error.low, error.high) == (whole.low, whole.high):
-        return text
-    high = "" if error.high == whole.high else f" and x ≤ {error.high:g}"
-    return f"{text} (x ≥ {error.low:g}{high})"
+def cell(name: str, error: Error) -> str:
+    bounds = [f"x ≥ {error.low:g}"] if error.low > DOMAIN.get(name, -math.inf) else []
+    bounds += [f"x ≤ {error.high:g}"] if error.high < math.inf else []
+    within = f" ({' and '.join(bounds)})" if bounds else ""
+    return f"{error.ulp:.2f} of {error.stated:.1f}, at {error.at:.6g}{within}"
 
 
 def page(found: dict[tuple[str, str], dict[str, Error]]) -> str:
-    widest = {
-        name: max((errors[name] for errors in found.values()), key=lambda e: e.high - e.low)
-        for name in FUNCTIONS
-    }
     rows = [
         "| | " + " | ".join(isa for isa, _ in found) + " |",
         "|---|" + "---|" * len(found),
         *(
-            f"| {text} | {' | '.join(cell(e[name], widest[name]) for e in found.values())} |"
+            f"| {text} | {' | '.join(cell(name, e[name]) for e in found.values())} |"
             for name, text in FUNCTIONS.items()
         ),
     ]

@@ -198,10 +198,11 @@ __attribute__((noinline)) void tile(i64 k, const float* a, const float* b, const
   for (; a != end; a += lie.step(), b += b_step, b_step.advance(1))
     add_step(a, lie.row(), b, acc, [=](int j, Vec x) { b_step.keep(0, j, x); });
   if (Ahead || (n == Columns * Vec::width && m == Rows)) {
+    const Emit to = emit;  // a copy cannot be what the stores write to: it is read once
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < Columns; ++j) emit(i, j, acc[i][j]);
+      for (int j = 0; j < Columns; ++j) to(i, j, acc[i][j]);
     return;
   }
   if constexpr (!Ahead) {

@@ -12,7 +12,8 @@
 //   sigmoid      2.47      2.6     2.47     2.6
 //   tanh         2.50      2.6     2.50     2.6
 //   normal.cdf   5.53      6.0     5.45     6.0    scalar: for x >= -2, worse in the tail
-//   normal.pdf   2.06      2.2     2.97     3.0    scalar: for |x| <= 2, worse in the tails
+//   normal.pdf   2.06      2.2     2.97     3.0    for |x| < 12.94; scalar: <= 2, worse in the
+//   tails
 //
 // exp(-inf) = 0, exp(x > 88.72) = exp2(x >= 128) = inf, log(0) = -inf, log(x < 0) = NaN, and NaN
 // gives NaN.
@@ -56,29 +57,33 @@ EVG_INLINE Vec exp_rest(Vec r, float u = 1.0f) {
               1.381454e-3f * u6);
 }
 
-// y 2^n for y about 1, and 0 or infinity where x, the argument of the function, is below `tiny` or
-// above `huge`: there the result is no normal number.
+// y 2^n for y about 1, where that is a normal number. n goes straight into the exponent of y: 2^n
+// alone may overflow before the result.
+EVG_INLINE Vec with_exponent(Vec y, ExpParts parts) {
+  return as_float(as_int(y) + shl<23>(parts.n_bits));
+}
+
+// The same, and 0 or infinity where x, the argument of the function, is below `tiny` or above
+// `huge`: there the result is no normal number.
 EVG_INLINE Vec times_power(Vec y, ExpParts parts, Vec x, float tiny, float huge) {
   if constexpr (Vec::has_scalef) {
     return scalef(y, parts.n, not_(lt(x, set1(tiny))));
   } else {
-    // n goes straight into the exponent of y: 2^n alone may overflow before the result.
-    const Vec z = as_float(as_int(y) + shl<23>(parts.n_bits));
-    return select(le(x, set1(huge)), select(lt(x, set1(tiny)), zero(), z),
+    return select(le(x, set1(huge)), select(lt(x, set1(tiny)), zero(), with_exponent(y, parts)),
                   x + set1(__builtin_inff()));  // inf, or NaN for NaN
   }
 }
 
-// exp(x) from x = n ln 2 + u r.
-EVG_INLINE Vec exp_of(Vec x, ExpParts parts, float u = 1.0f) {
-  const Vec y = fma(parts.r, fma(parts.r, exp_rest(parts.r, u), set1(u)), set1(1.0f));
-  return times_power(y, parts, x, -87.33654f, 88.72283f);
+// exp(u r)
+EVG_INLINE Vec exp_reduced(Vec r, float u = 1.0f) {
+  return fma(r, fma(r, exp_rest(r, u), set1(u)), set1(1.0f));
 }
 
 EVG_INLINE Vec exp(Vec x) {
   // Infinity would cancel to NaN in r. At the bound the result is inf already.
   if constexpr (Vec::has_scalef) x = min(set1(89.0f), x);
-  return exp_of(x, exp_parts(x));
+  const ExpParts parts = exp_parts(x);
+  return times_power(exp_reduced(parts.r), parts, x, -87.33654f, 88.72283f);
 }
 
 // 2^x. Who has a factor to spare for 1 / ln 2 takes this one: x = n + r without an operation.
@@ -145,7 +150,9 @@ EVG_INLINE ExpParts half_square_parts(Vec a) {
   return {fma(n, set1(2.0f * ln2_low), high), n, as_int(shifted)};
 }
 
-constexpr float normal_end = 14.5f;  // from there on the tail and the density are 0
+// From here on cdf(-a) is no normal number and becomes 0, and the density with it: processors take
+// a hundred cycles for a subnormal.
+constexpr float normal_end = 12.949952f;
 
 // The standard normal distribution at a = |x|: cdf(-a) = exp(-a^2 / 2) P(a) / Q(a). All
 // coefficients are positive, so that the lower tail keeps its digits, where 1 + erf would cancel.
@@ -155,7 +162,13 @@ struct Normal {
 
 EVG_INLINE Normal normal(Vec x) {
   const Vec a = min(set1(normal_end), abs(x));
-  const Vec e = exp_of(set1(-0.5f) * (a * a), half_square_parts(a), -0.5f);
+  const ExpParts parts = half_square_parts(a);
+  const Vec y = exp_reduced(parts.r, -0.5f);
+  Vec e;
+  if constexpr (Vec::has_scalef)
+    e = scalef(y, parts.n, not_(ge(a, set1(normal_end))));
+  else
+    e = select(lt(a, set1(normal_end)), with_exponent(y, parts), a - a);  // NaN for NaN
   const Vec p = poly(a, 0.5f, 4.3568644e-1f, 1.8130687e-1f, 3.998421e-2f, 4.0201973e-3f);
   const Vec q = poly(a, 1.0f, 1.6692579f, 1.1944846f, 4.6438062e-1f, 1.0023294e-1f, 1.0076997e-2f);
   return {e * p / q, e * set1(0.39894228f)};

@@ -439,11 +439,11 @@ void check_math() {
     const auto n = normal(x);
     return select(lt(x, simd::zero()), n.tail, simd::set1(1.0f) - n.tail);
   };
-  const float low = fused ? -INFINITY : -2.0f, high = fused ? INFINITY : 2.0f;
+  const float end = fused ? 12.94f : 2.0f;
   function(
-      "cdf", 6.0, ours, cdf, low);
+      "cdf", 6.0, ours, cdf, fused ? -INFINITY : -2.0f);
   function(
-      "pdf", fused ? 2.2 : 3.0, [](Vec x) { return normal(x).pdf; }, pdf, low, high);
+      "pdf", fused ? 2.2 : 3.0, [](Vec x) { return normal(x).pdf; }, pdf, -end, end);
 }
 
 }  // namespace
