@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import pickle
+import signal
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -9,7 +14,7 @@ import numpy as np
 import pytest
 
 import evergrad
-from evergrad import nn, ops
+from evergrad import nn, ops, optim
 from op_support import SEED
 
 
@@ -553,6 +558,124 @@ def test_freezing_moves_parameters_out_of_the_flat_buffers():
     assert net.flat.data.size == 2 * 5 * 3 + 5 + 3
     for name, array in net.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_learns_and_leaves_the_original_alone(copied, rng):
+    net = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2))
+    net.freeze("layers.0.bias")
+    optimizer = optim.AdamW(net.flat, lr=0.1)
+    x = rng.standard_normal((4, 3)).astype(np.float32)
+
+    def step(net: nn.Module, optimizer: optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        out, backward = net(x)
+        backward(out)
+        optimizer.step()
+
+    step(net, optimizer)
+    before = {name: array.copy() for name, array in net.state_dict().items()}
+    other, its_optimizer = copied((net, optimizer))
+    assert its_optimizer.flat is other.flat
+    assert np.shares_memory(other.flat.data, other.layers[0].weight.data)
+    step(other, its_optimizer)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    step(net, optimizer)
+    for name, array in other.state_dict().items():
+        np.testing.assert_array_equal(array, net.state_dict()[name])
+    assert (other.layers[1].weight.data != before["layers.1.weight"]).any()
+
+
+def freeze_a_part(net: nn.Sequential) -> None:
+    net.layers[0].freeze("weight")
+
+
+def quantize_a_part(net: nn.Sequential) -> None:
+    nn.quantize(net.layers[0], "int8")
+
+
+def share_a_part(net: nn.Sequential) -> None:
+    nn.flatten_(nn.Sequential(net.layers[0], nn.Linear(32, 2)))
+
+
+def stop_one(net: nn.Sequential) -> None:
+    net.layers[0].weight.requires_grad = False
+
+
+def stop_one_and_go_on(net: nn.Sequential) -> None:
+    stop_one(net)
+    net.layers[0].weight.requires_grad = True
+
+
+def assign_one(net: nn.Sequential) -> None:
+    net.layers[0].bias.data = np.zeros(32, np.float32)
+
+
+@pytest.mark.parametrize(
+    "move",
+    [freeze_a_part, quantize_a_part, share_a_part, stop_one, stop_one_and_go_on, assign_one],
+)
+def test_a_step_over_buffers_that_a_parameter_has_left_is_refused(move):
+    net = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 2))
+    optimizer = optim.SGD(nn.flatten_(net), lr=0.1)
+    move(net)
+    with pytest.raises(RuntimeError, match=r"call nn\.flatten_\(model\)"):
+        optimizer.step()
+    copied = copy.deepcopy(net)
+    with pytest.raises(RuntimeError, match="these flat buffers are gone"):
+        _ = copied.flat.data
+    optim.SGD(nn.flatten_(net), lr=0.1).step()
+
+
+def test_evaluating_gives_every_part_its_own_mode_back():
+    net = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5), nn.Dropout(0.5))
+    first, second, third = net.layers
+    net.eval()
+    second.train()
+    x = np.ones(100, np.float32)
+    with nn.evaluating(net):
+        np.testing.assert_array_equal(net(x)[0], x)
+        outer, inner = nn.evaluating(net), nn.evaluating(second)
+        with outer, inner:
+            pass
+        assert not second.training
+    assert [net.training, first.training, second.training, third.training] == [
+        False, False, True, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_evaluates_whatever_the_parent_was_about():
+    net, done = nn.Sequential(nn.Linear(2, 2)), threading.Event()
+    net.train()
+
+    def evaluate() -> None:
+        while not done.is_set():
+            with nn.evaluating(net):
+                pass
+
+    thread = threading.Thread(target=evaluate)
+    thread.start()
+    try:
+        for _ in range(50):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                with nn.evaluating(net):
+                    os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_positions_begin_at_0():
+    rotary = nn.Rotary(4)
+    rotary(np.array([0, 300]))
+    with pytest.raises(ValueError, match="positions: expected none below 0, got -1"):
+        rotary(np.array([2, -1]))
 
 
 def test_a_module_may_know_the_one_above_it():

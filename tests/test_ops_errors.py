@@ -302,6 +302,30 @@ def test_zero(backend: str) -> None:
         assert frozen.all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_outputs_whose_elements_share_memory(backend: str) -> None:
+    x = np.ones((1, 4, 2, 8), np.float32)
+    memory = np.zeros(100, np.float32)
+
+    def strided(*strides: int) -> np.ndarray:
+        return np.lib.stride_tricks.as_strided(memory, x.shape, strides)
+
+    cos, sin = ops.rotary_table(4, 8)
+    with using(backend):
+        for out in (strided(256, 64, 0, 4), strided(256, 32, 16, 4), strided(0, 36, 32, 4)):
+            with pytest.raises(ValueError, match="out: expected elements with memory of their own"):
+                ops.attention(x, x, x, out=out)
+            with pytest.raises(ValueError, match="out: expected elements with memory of their own"):
+                ops.rotary(x, cos, sin, out=out)
+        rows = np.lib.stride_tricks.as_strided(memory, (3, 8), (16, 4))
+        with pytest.raises(ValueError, match="dgate: expected elements with memory of their own"):
+            ops.swiglu_backward(x[0, :3, 0].copy(), x[0, :3, 0], x[0, :3, 0], dgate=rows)
+        # Gaps are fine, and so are axes out of order.
+        ops.attention(
+            x, x, x, out=np.zeros((2, 1, 4, 9), np.float32)[..., :8].transpose(1, 2, 0, 3)
+        )
+
+
 def test_attention_without_heads() -> None:
     none, one = np.zeros((1, 4, 0, 8), np.float32), np.zeros((1, 4096, 1, 8), np.float32)
     lse = np.zeros((1, 0, 4), np.float32)

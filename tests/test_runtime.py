@@ -151,6 +151,15 @@ def test_how_far_the_second_worker_is() -> None:
 
 
 @native
+def test_one_object_may_set_the_threads_of_nested_blocks() -> None:
+    before = evergrad.get_num_threads()
+    threads = evergrad.num_threads(before + 1)
+    with threads, threads:
+        assert evergrad.get_num_threads() == before + 1
+    assert evergrad.get_num_threads() == before
+
+
+@native
 def test_the_number_of_threads_changes_during_a_product() -> None:
     """A product has room for the workers it began with."""
     code = (

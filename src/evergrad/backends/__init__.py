@@ -255,14 +255,15 @@ class num_threads:
 
     def __init__(self, n: int) -> None:
         self._n = n
+        self._previous: list[int] = []  # of each block that is open
 
     def __enter__(self) -> num_threads:
-        self._previous = get_num_threads()
+        self._previous.append(get_num_threads())
         set_num_threads(self._n)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        set_num_threads(self._previous)
+        set_num_threads(self._previous.pop())
 
 
 def show_config() -> dict[str, Any]:

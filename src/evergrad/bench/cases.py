@@ -603,8 +603,8 @@ CHANGED_ATTENTION = Op(
     grads=ATTENTION_GRADS,
     unit=1.0,
     invalid=dict(
-        window_size=((-2, 0), (0, -2), (1,), (1, 2, 3)), softcap=(-1.0, np.inf, np.nan),
-        dropout_p=(-0.1, 1.0), seed=(-1, 2**64), offset=(-1, 2**64),
+        window_size=((-2, 0), (0, -2), (1,), (1, 2, 3)),
+        softcap=(-1.0, np.inf, np.nan, 1e31, 1e-31), dropout_p=(-0.1, 1.0), seed=(-1, 2**64), offset=(-1, 2**64),
     ),
     torch=torch_changed_attention,
 )  # fmt: skip
@@ -1328,7 +1328,8 @@ LINEAR_CROSS_ENTROPY = Op(
     grads=dict(x="dx", weight="dweight", bias="dbias"),
     bounds=dict(target=lambda c: c.weight.shape[0]),
     invalid=dict(
-        reduction=("avg",), label_smoothing=(-0.1, 1.1, math.nan), softcap=(-1.0, math.nan)
+        reduction=("avg",), label_smoothing=(-0.1, 1.1, math.nan),
+        softcap=(-1.0, math.nan, 1e31, 1e-31),
     ),
     torch=torch_linear_cross_entropy,
 )  # fmt: skip

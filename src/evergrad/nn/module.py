@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
@@ -78,16 +79,7 @@ class Module:
     @property
     def trainable(self) -> bool:
         """Whether any parameter of this module is to be learned."""
-        waiting, seen = [self], set()
-        while waiting:  # `parameters()` without the names, which cost more than the answer
-            value: Any = waiting.pop()
-            if isinstance(value, Parameter):
-                if value.requires_grad:
-                    return True
-            elif isinstance(value, (Module, list, tuple)) and id(value) not in seen:
-                seen.add(id(value))
-                waiting += list(vars(value).values()) if isinstance(value, Module) else value
-        return False
+        return any(isinstance(x, Parameter) and x.requires_grad for x in _below(self))
 
     def train(self, mode: bool = True) -> None:
         """Switch this module and all below it to training mode."""
@@ -215,9 +207,16 @@ class Module:
         return dict(_walk(self, RandomStream))
 
 
-#: Of each model that somebody evaluates: how many, and the mode that it goes back to.
-_evaluated: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
+#: Of each module that somebody evaluates: how many do, and the mode that it goes back to.
+_evaluated: WeakKeyDictionary[Module, tuple[int, bool]] = WeakKeyDictionary()
 _evaluated_lock = Lock()
+# A thread that holds the lock does not live on in a forked child, which would wait for it.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_evaluated_lock.acquire,
+        after_in_parent=_evaluated_lock.release,
+        after_in_child=_evaluated_lock.release,
+    )
 
 
 @contextmanager
@@ -227,7 +226,7 @@ def evaluating(model: Any) -> Iterator[None]:
     Parameters
     ----------
     model : Module
-        Gets its mode back when the last of them ends.
+        It and all below it get their modes back, each its own, when the last of them ends.
 
     Examples
     --------
@@ -238,21 +237,45 @@ def evaluating(model: Any) -> Iterator[None]:
     >>> module.training
     True
     """
+    parts = [part for part in _below(model) if isinstance(part, Module)]
     with _evaluated_lock:
-        count, mode = _evaluated.get(model, (0, model.training))
-        _evaluated[model] = count + 1, mode
-        if model.training:
-            model.train(False)
+        if not _evaluated and not any(part.training for part in parts):
+            parts = []  # as it was: nothing to give back
+        for part in parts:
+            count, mode = _evaluated.get(part, (0, part.training))
+            _evaluated[part] = count + 1, mode
+            if part.training:
+                part.training = False
     try:
         yield
     finally:
         with _evaluated_lock:
-            # Nobody knows a model any more that is collected together with what evaluates it.
-            count, mode = _evaluated.pop(model, (1, False))
-            if count > 1:
-                _evaluated[model] = count - 1, mode
-            elif mode:
-                model.train(mode)
+            for part in parts:
+                # Nobody knows a module any more that is collected with what evaluates it.
+                count, mode = _evaluated.pop(part, (1, False))
+                if count > 1:
+                    _evaluated[part] = count - 1, mode
+                elif mode:
+                    part.training = mode
+
+
+def _below(value: Any) -> Iterator[Any]:
+    """Yield the modules and parameters at and below `value`, without their names, which cost more.
+
+    What is shared may come again if it is a parameter.
+    """
+    waiting, seen = [value], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Parameter):
+            yield value
+        elif isinstance(value, (Module, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            if isinstance(value, Module):
+                yield value
+                waiting += list(vars(value).values())  # another thread may set one meanwhile
+            else:
+                waiting += value
 
 
 def _walk(value: Any, kind: type[T]) -> Iterator[tuple[str, T]]:

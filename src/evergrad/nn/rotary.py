@@ -101,7 +101,9 @@ class Rotary:
         self._cos = self._sin = np.empty((0, dim // 2), np.float32)
 
     def __call__(self, positions: Array, dtype: Any = np.float32) -> Rotation:
-        """Make what a layer needs to turn the tokens at `positions` (int [tokens])."""
+        """Make what a layer needs to turn the tokens at `positions` (int [tokens], from 0)."""
+        if positions.min(initial=0) < 0:
+            raise ValueError(f"positions: expected none below 0, got {positions.min()}")
         longest = int(positions.max(initial=-1)) + 1
         if longest > len(self._cos):
             length = max(longest, 2 * len(self._cos), 256)

@@ -121,6 +121,16 @@ def output(
     same_dtype(like_name, like, **{name: out})
     if not out.flags.writeable:
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
+    # From the innermost axis outwards, each step has to go past what lies within.
+    extent = 0
+    for stride, length in sorted(zip(out.strides, out.shape)) if out.size else ():
+        if length > 1:
+            if stride <= extent:
+                raise ValueError(
+                    f"{name}: expected elements with memory of their own, got strides "
+                    f"{out.strides} for shape {out.shape}"
+                )
+            extent += stride * (length - 1)
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> bool:
@@ -241,6 +251,14 @@ def number(
             f"{name}: expected a number in [{low:g}, {high:g}{')' if open_high else ']'}, "
             f"got {value:g}"
         )
+    return value
+
+
+def softcap(value: Any) -> float:
+    """0, or what float32 can divide scores by."""
+    value = number("softcap", value, 0.0, 1e30)
+    if 0.0 < value < 1e-30:
+        raise ValueError(f"softcap: expected 0 or a number in [1e-30, 1e+30], got {value:g}")
     return value
 
 

@@ -165,7 +165,7 @@ def _check_options(
         dropout_p,
         1.0 / math.sqrt(query.shape[-1]) if scale is None else _check.number("scale", scale),
         _check_window(window_size, is_causal),
-        _check.number("softcap", softcap, 0.0, open_high=True),
+        _check.softcap(softcap),
         alibi_slopes,
         cu_seqlens_q,
         cu_seqlens_k,

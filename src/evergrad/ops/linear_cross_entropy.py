@@ -42,7 +42,7 @@ def _checks(
     _check.optional("bias", bias, weight.shape[:1], "x", x)
     ignore_index = _check.integer("ignore_index", ignore_index, -(2**62), 2**62)
     label_smoothing = _check.number("label_smoothing", label_smoothing, 0.0, 1.0)
-    softcap = _check.number("softcap", softcap, 0.0, 1e30)
+    softcap = _check.softcap(softcap)
     target = _check.indices("target", target, weight.shape[0], ignore_index)
     _check.has_shape("target", target, x.shape[:-1])
     return target, (ignore_index, label_smoothing, softcap)
