@@ -157,4 +157,5 @@ class TestRegistry:
     def test_environment_is_checked(self) -> None:
         child = python("import evergrad", EVERGRAD_BACKEND="cuda")
         assert child.returncode != 0
-        assert "expected one of native, numba, reference, got 'cuda'" in child.stderr
+        expected = "EVERGRAD_BACKEND: expected one of native, numba, reference, got 'cuda'"
+        assert expected in child.stderr

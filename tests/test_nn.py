@@ -242,6 +242,10 @@ def test_what_an_attention_refuses():
         nn.Attention(dim=8, heads=4, kv_heads=3)
     with pytest.raises(ValueError, match="heads must divide dim"):
         nn.CrossAttention(dim=8, heads=3)
+    with pytest.raises(ValueError, match="at least one head, got heads=4, kv_heads=0"):
+        nn.Attention(dim=8, heads=4, kv_heads=0)
+    with pytest.raises(ValueError, match="at least one head, got heads=-2"):
+        nn.CrossAttention(dim=8, heads=-2)
     with pytest.raises(ValueError, match="activation must be one of"):
         nn.GatedMLP(4, 8, activation="relu")
 

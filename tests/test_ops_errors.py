@@ -240,6 +240,19 @@ for shape in (2**40, 0), (0, 2**40), (0, 2**31, 2**20), (2**31, 0, 2**20):
     assert ops.softmax_backward(x, x).shape == shape
     assert ops.dropout(x, seed=1).shape == shape
     assert ops.matmul(x, np.empty((shape[-1], 0), np.float32)).size == 0
+x = np.empty((2**40, 0), np.float32)
+assert ops.pack_weight(x).shape == x.shape
+assert ops.quantize(x, "q8_0").dequantize().shape == x.shape
+"""
+MANY_BUT_EMPTY = """
+import numpy as np
+from evergrad import ops
+x = np.empty((2**40, 0, 1, 4), np.float32)
+out, lse = ops.attention(x, x, x, return_lse=True)
+assert out.shape == x.shape
+assert ops.attention_backward(x, x, x, x, out, lse)[0].shape == x.shape
+x = np.empty((2**40, 2, 0, 4), np.float32)
+assert ops.rotary(x, *ops.rotary_table(2, 4)).shape == x.shape
 """
 
 
@@ -250,6 +263,11 @@ class TestHugeSizes:
     def test_empty_but_wide(self, backend: str) -> None:
         """A loop over 2**40 empty rows would not end: the child is given half a minute."""
         succeeds(EMPTY_BUT_WIDE, timeout=30, EVERGRAD_BACKEND=backend.partition(":")[0])
+
+    def test_many_empty_sequences(self, backend: str) -> None:
+        if not backend.startswith("native"):
+            pytest.skip("Numba's loops need a list of the sequences, which no memory holds")
+        succeeds(MANY_BUT_EMPTY, timeout=30, EVERGRAD_BACKEND="native")
 
     def test_product_that_no_memory_holds(self, backend: str) -> None:
         # A broadcast row is a valid operand: its columns are contiguous.

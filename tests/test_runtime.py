@@ -299,7 +299,14 @@ THREADS = "import evergrad; print(evergrad.get_num_threads())"
 class TestEnvironment:
     @pytest.mark.parametrize(
         ("ours", "omp", "wanted"),
-        [("3", None, 3), (None, "3", 3), ("3", "1", 3), ("1", "3", 1), (None, "3,2", 3)],
+        [
+            ("3", None, 3),
+            (None, "3", 3),
+            ("3", "1", 3),
+            ("1", "3", 1),
+            (None, "3,2", 3),
+            (None, "99999999999", 1024),
+        ],
     )
     def test_threads(self, ours: str | None, omp: str | None, wanted: int) -> None:
         assert int(succeeds(THREADS, EVERGRAD_NUM_THREADS=ours, OMP_NUM_THREADS=omp)) == wanted

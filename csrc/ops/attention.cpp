@@ -135,7 +135,7 @@ int evergrad_attention(const Shape* shape, const Options* options, evergrad_head
                        float* lse) noexcept {
   const KernelTable& t = kernels();
   const i64 sequences = shape->sequences, kv_heads = shape->kv_heads, units = sequences * kv_heads;
-  if (units == 0) return EVERGRAD_OK;
+  if (units == 0 || (!shape->cu_q && shape->tokens_q == 0)) return EVERGRAD_OK;
   const Tensors tensors{query, key, value, out, lse};
   const i64 group = shape->heads / kv_heads, d = shape->head_dim;
   i64 panels = 0;
@@ -218,7 +218,8 @@ int evergrad_attention_backward(const Shape* shape, const Options* options, ever
                                 evergrad_scores dbias) noexcept {
   const KernelTable& t = kernels();
   const i64 kv_heads = shape->kv_heads, units = shape->sequences * kv_heads;
-  if (units == 0) return EVERGRAD_OK;
+  if (units == 0 || (!shape->cu_q && shape->tokens_q == 0 && shape->tokens_k == 0))
+    return EVERGRAD_OK;
   const Tensors tensors{query, key, value, out, const_cast<float*>(lse)};
   const i64 d = shape->head_dim, row_size = shape->heads * d;
   const i64 parts =

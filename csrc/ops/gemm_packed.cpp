@@ -229,6 +229,7 @@ int packed(const Product& p, i64 threads) { return Packed(p, threads).run(); }
 i64 packed_size(i64 n, i64 k) noexcept { return round_up(n, kernels().gemm_nr) * k; }
 
 void pack(i64 n, i64 k, Matrix b, float* packed) noexcept {
+  if (k == 0) return;
   const KernelTable& t = kernels();
   const Side columns{t, t.gemm_pack_b, t.gemm_nr, n, b.data, b.col, b.row, nullptr};
   const i64 block = depth_of_blocks(k);

@@ -106,6 +106,7 @@ int64_t evergrad_quantized_bytes(int kind, int64_t columns) noexcept {
 
 int evergrad_unpack(int kind, int64_t rows, int64_t columns, const uint8_t* data,
                     const int64_t* indices, float* out) noexcept {
+  if (columns == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   const Quantized w = quantized(kind, columns, data);
   parallel_rows(rows, columns, [&](i64 begin, i64 end) {

@@ -7,7 +7,7 @@ using namespace evergrad;
 int evergrad_rotary(int64_t batch, int64_t tokens, int64_t heads, int64_t head_dim, int64_t dim,
                     int interleaved, evergrad_heads x, const float* cos, const float* sin,
                     const int64_t* positions, int inverse, evergrad_heads out) noexcept {
-  if (tokens == 0) return EVERGRAD_OK;
+  if (tokens == 0 || heads * head_dim == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   parallel_rows(batch * tokens, heads * head_dim, [&](i64 begin, i64 end) {
     for (i64 i = begin; i < end; ++i) {

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdio>
@@ -60,8 +61,8 @@ int detect_default() {
   initial_omp_threads = omp_get_max_threads();
   pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
   const char* env = std::getenv("OMP_NUM_THREADS");
-  if (env && std::atoi(env) > 0) return std::atoi(env);
-  return cores();
+  const long wanted = env ? std::strtol(env, nullptr, 10) : 0;  // the first of a list
+  return wanted > 0 ? static_cast<int>(std::min(wanted, 1024L)) : cores();
 }
 
 }  // namespace

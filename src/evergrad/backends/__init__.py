@@ -324,11 +324,10 @@ def _read_environment() -> None:
                 f"EVERGRAD_NUM_THREADS: expected an integer from 1 to 1024, got {threads!r}"
             )
         set_num_threads(int(threads))
-
-
-def _initial_backend() -> str:
-    return os.environ.get("EVERGRAD_BACKEND") or available_backends()[0]
+    backend = os.environ.get("EVERGRAD_BACKEND")
+    if backend and backend not in _NAMES:
+        raise ValueError(f"EVERGRAD_BACKEND: expected one of {', '.join(_NAMES)}, got {backend!r}")
+    _activate(backend or available_backends()[0])
 
 
 _read_environment()
-_activate(_initial_backend())

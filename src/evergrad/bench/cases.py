@@ -604,7 +604,8 @@ CHANGED_ATTENTION = Op(
     unit=1.0,
     invalid=dict(
         window_size=((-2, 0), (0, -2), (1,), (1, 2, 3)),
-        softcap=(-1.0, np.inf, np.nan, 1e31, 1e-31), dropout_p=(-0.1, 1.0), seed=(-1, 2**64), offset=(-1, 2**64),
+        softcap=(-1.0, np.inf, np.nan, 1e31, 1e-31),
+        dropout_p=(-0.1, 1.0), seed=(-1, 2**64), offset=(-1, 2**64),
     ),
     torch=torch_changed_attention,
 )  # fmt: skip

@@ -112,6 +112,8 @@ class Attention(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         kv_heads = heads if kv_heads is None else kv_heads
+        if min(heads, kv_heads) < 1:
+            raise ValueError(f"expected at least one head, got heads={heads}, kv_heads={kv_heads}")
         if head_dim is None and dim % heads:
             raise ValueError(f"heads must divide dim, got dim={dim}, heads={heads}")
         if heads % kv_heads:
@@ -321,6 +323,8 @@ class CrossAttention(Module):
         out_std: float | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
+        if heads < 1:
+            raise ValueError(f"expected at least one head, got heads={heads}")
         if head_dim is None and dim % heads:
             raise ValueError(f"heads must divide dim, got dim={dim}, heads={heads}")
         head_dim = dim // heads if head_dim is None else head_dim
