@@ -13,9 +13,10 @@ import time
 import pytest
 
 import evergrad as evergrad_package
+from evergrad import models
 from evergrad.continual import VersionStore
 from evergrad.datasets import cpython_code, cpython_prose
-from evergrad.models import GPT2, Conversation, GPT2Config
+from evergrad.models import GPT2, BertConfig, Conversation, GPT2Config, T5Config
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
@@ -380,6 +381,39 @@ def test_eval_measures_what_the_report_says(store, texts):
     table = evergrad("eval", texts / "code", "--store", store, "--version", 1)
     assert table.returncode == 0
     assert "bits per byte" in table.stdout
+
+
+@pytest.mark.parametrize("family", ["Bert", "T5"])
+def test_eval_refuses_what_does_not_continue_texts(store, texts, tmp_path, family):
+    tokenizer = evergrad_package.from_pretrained(store / "versions" / "0001").tokenizer
+    config = {
+        "Bert": lambda: BertConfig(tokenizer.vocab_size, 64, layers=1, heads=2, dim=8, hidden=8),
+        "T5": lambda: T5Config(tokenizer.vocab_size, layers=1, heads=2, dim=8, hidden=8),
+    }[family]()
+    model = getattr(models, family)(config)
+    model.tokenizer = tokenizer
+    model.save_pretrained(tmp_path)
+    run = evergrad("eval", texts / "prose.txt", "--model", tmp_path, "--json")
+    assert run.returncode == 1
+    assert run.stderr == f"evergrad: {tmp_path}: {family} is no model that continues texts\n"
+    assert "continues texts" in only_json(run)["error"]
+
+
+@pytest.mark.parametrize("verb", ["generate", "explain", "eval", "chat"])
+def test_a_tokenizer_of_a_larger_model_is_refused(chatty, texts, verb):
+    model, folder = chatty
+    small = GPT2(GPT2Config(258, context=512, layers=1, heads=2, dim=16))
+    small.tokenizer = model.tokenizer
+    small.save_pretrained(folder)
+    if verb == "chat":
+        code, output, error = chat(folder, b"the statement")
+    else:
+        text = texts / "prose.txt" if verb == "eval" else "the statement"
+        run = evergrad(verb, text, "--model", folder)
+        code, output, error = run.returncode, run.stdout, run.stderr
+    assert (code, output) == (1, "")
+    assert error.splitlines()[-1].startswith(f"evergrad: {folder}: its tokenizer makes token ")
+    assert "Traceback" not in error
 
 
 def test_info_shows_the_machine_and_a_model(store):

@@ -16,6 +16,9 @@ from ._output import UserError
 
 # Rooms are opened when a verb needs them: a text should begin at once.
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from evergrad.continual import Version
     from evergrad.text import Tokenizer
 
@@ -297,6 +300,16 @@ def open_decoder(store: Path, version: str | None, model: str | Path | None) -> 
     if not hasattr(loaded, "stream"):
         raise UserError(f"{path}: {type(loaded).__name__} is no model that continues texts")
     return path, loaded
+
+
+def expect_known(path: Path, model: Any, ids: npt.NDArray[np.integer]) -> None:
+    """Refuse tokens that the model lacks: its tokenizer is that of another."""
+    largest, size = int(ids.max(initial=0)), model.config.vocab_size
+    if largest >= size:
+        raise UserError(
+            f"{path}: its tokenizer makes token {largest} of this text, but the model has only"
+            f" {size}: the two do not belong together"
+        )
 
 
 def count_parameters(model: Any) -> int:

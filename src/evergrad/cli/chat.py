@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,7 +76,7 @@ def chat(
     for turn, line in enumerate(_lines(with_people)):
         conversation.messages.append({"role": "user", "content": line})
         with options.usage():
-            problem = _too_long(loaded, conversation.messages)
+            problem = _too_long(path, loaded, conversation.messages)
             if problem is None:
                 pieces = conversation.reply(
                     max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
@@ -118,9 +119,11 @@ def _lines(with_people: bool) -> Iterator[str]:
             yield line
 
 
-def _too_long(model: Any, messages: Sequence[Mapping[str, Any]]) -> str | None:
+def _too_long(path: Path, model: Any, messages: Sequence[Mapping[str, Any]]) -> str | None:
     """Why a conversation leaves no room for a reply; None where it does."""
-    tokens = model.tokenizer.encode(model.tokenizer.chat(messages), parse_special=True).size
+    ids = model.tokenizer.encode(model.tokenizer.chat(messages), parse_special=True)
+    options.expect_known(path, model, ids)
+    tokens = ids.size
     if tokens < model.config.context:
         return None
     return (

@@ -48,10 +48,11 @@ def evaluate(
     [bold]adapt[/bold] never learn from.
     """
     options.one_source(context)
-    path, loaded, tokenizer = options.open_model(store, version, model)
+    path, loaded = options.open_decoder(store, version, model)
     measured = {}
     for name in dict.fromkeys(texts):
-        domain = training.encode_domain(resolve(name), tokenizer)
+        domain = training.encode_domain(resolve(name), loaded.tokenizer)
+        options.expect_known(path, loaded, domain.heldout_ids)
         note(f"{name}: {domain.heldout_bytes:,} bytes held out")
         measured[name] = training.bits_per_byte(
             loaded, domain.heldout_ids, domain.heldout_bytes, loaded.config.context

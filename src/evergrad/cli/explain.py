@@ -103,6 +103,7 @@ def explain(
         if head is not None and head >= heads:
             raise ValueError(f"--head must lie below {heads}, got {head}")
         ids = tokenizer.prompt(text) if predicts else tokenizer.encode(text, True)
+        options.expect_known(path, loaded, ids)
         found = models.explain(loaded, ids)
     tokens = pieces(tokenizer, found.ids.tolist())
     labels = [_label(tokenizer, found.ids.tolist(), at) for at in range(len(tokens))]

@@ -56,6 +56,7 @@ def generate(
     path, loaded = options.open_decoder(store, version, model)
     with options.usage():
         ids = loaded.tokenizer.prompt(prompt)
+        options.expect_known(path, loaded, ids)
         text = TextStream(loaded.tokenizer, stop or (), ids[-4:].tolist())
         tokens = loaded.stream(
             ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
