@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -414,6 +415,32 @@ def test_a_tokenizer_of_a_larger_model_is_refused(chatty, texts, verb):
     assert (code, output) == (1, "")
     assert error.splitlines()[-1].startswith(f"evergrad: {folder}: its tokenizer makes token ")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("verb", ["generate", "explain", "chat"])
+def test_weights_that_have_diverged_get_a_line(chatty, verb):
+    model, folder = chatty
+    model.wte.weight.data[...] = math.nan
+    model.save_pretrained(folder)
+    if verb == "chat":
+        code, output, error = chat(folder, b"Hello", "--json")
+    else:
+        run = evergrad(verb, "The statement", "--model", folder, "--json")
+        code, output, error = run.returncode, run.stdout, run.stderr
+    assert code == 1
+    assert "NaN: the model's weights have diverged" in json.loads(output)["error"]
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--temperature", "1e31"), ("--top-k", "9" * 20), ("--repetition-penalty", "1e300")],
+)
+def test_sampling_out_of_range_is_wrong_usage(store, option, value):
+    run = evergrad("generate", "The", "--store", store, option, value)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert f"Invalid value for '{option}': " in words(run.stderr)
+    assert "Warning" not in run.stderr
 
 
 def test_info_shows_the_machine_and_a_model(store):

@@ -99,4 +99,7 @@ def _expected() -> tuple[type[Exception], ...]:
     from evergrad.continual import StoreError
     from evergrad.train import TrainingDiverged
 
-    return UserError, StoreError, TrainingDiverged, io.CorruptFileError, OSError, ImportError
+    return (
+        UserError, StoreError, TrainingDiverged, io.CorruptFileError, OSError, ImportError,
+        FloatingPointError,  # of weights that hold NaN
+    )  # fmt: skip

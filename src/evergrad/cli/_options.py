@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = Path("evergrad-store")
 PICTURES = (".png", ".svg", ".pdf")
+#: Logits divided by more, or multiplied, leave the range of float32.
+LARGEST = 1e30
 
 TextArgument = Annotated[
     str,
@@ -171,6 +173,7 @@ TemperatureOption = Annotated[
     float,
     typer.Option(
         min=0,
+        max=LARGEST,
         callback=finite,
         help="0: always the likeliest token; 1: as learned.",
         rich_help_panel=_SAMPLING,
@@ -178,7 +181,9 @@ TemperatureOption = Annotated[
 ]
 TopKOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Draw from so many likeliest.", rich_help_panel=_SAMPLING),
+    typer.Option(
+        min=1, max=2**31 - 1, help="Draw from so many likeliest.", rich_help_panel=_SAMPLING
+    ),
 ]
 TopPOption = Annotated[
     float | None,
@@ -202,6 +207,7 @@ PenaltyOption = Annotated[
     float,
     typer.Option(
         min=0.01,
+        max=LARGEST,
         callback=finite,
         help="Above 1: make what the text holds already less likely.",
         rich_help_panel=_SAMPLING,

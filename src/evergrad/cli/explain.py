@@ -109,6 +109,9 @@ def explain(
     labels = [_label(tokenizer, found.ids.tolist(), at) for at in range(len(tokens))]
     chosen = found.attention[layer]
     weights = chosen.mean(axis=0) if head is None else chosen[head]
+    # The first token has no likelihood.
+    if np.isnan(weights).any() or (predicts and np.isnan(found.log_likelihood[1:]).any()):
+        raise UserError(f"{path}: the outcome holds NaN: the model's weights have diverged")
     title = f"layer {layer} of {layers}, " + ("mean of heads" if head is None else f"head {head}")
     if as_json:
         print_json({
