@@ -215,14 +215,39 @@ def test_chat_replies_in_lines_of_json(chatty):
     assert (code, error) == (0, "")
     first, second = map(json.loads, output.splitlines())
     reply = model.chat(said, 8)
-    assert first == {
-        "role": "assistant",
-        "content": reply,
-        "tokens": len(model.tokenizer.encode(reply)),
-    }
+    # Read again, these tokens' text may have more: halves of characters do.
+    asked = model.tokenizer.encode(model.tokenizer.chat(said), parse_special=True)
+    drawn = list(model.stream(asked, 8, temperature=0))
+    assert first == {"role": "assistant", "content": reply, "tokens": len(drawn)}
     said += [{"role": "assistant", "content": reply}, {"role": "user", "content": "Again"}]
     assert second["content"] == model.chat(said, 8)
     assert second["role"] == "assistant"
+
+
+def test_chat_counts_the_tokens_that_it_drew(chatty):
+    model, folder = chatty
+    model.wte.weight.data[...] *= 100  # any token after another
+    model.save_pretrained(folder)
+    given = b"Hello\nAgain\nAnd\nOn\n"
+    code, output, error = chat(folder, given, "--json", "--temperature", "1e6")
+    assert (code, error) == (0, "")
+    replies = [json.loads(line) for line in output.splitlines()]
+    assert len(replies) == 4
+    assert all(reply["tokens"] <= 8 for reply in replies)
+    again = [len(model.tokenizer.encode(reply["content"])) for reply in replies]
+    assert max(again) > 8, "the texts hold halves of characters"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes streams")
+@pytest.mark.parametrize("closed", ["<&-", ">&-"])
+def test_chat_needs_its_streams(chatty, closed):
+    command = ["sh", "-c", f'"$0" -m evergrad chat --model "$1" {closed}', sys.executable]
+    run = subprocess.run(
+        [*command, chatty[1]],
+        input="Hello\n", capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert run.stderr == "evergrad: standard input or output is closed, and a chat needs both\n"
 
 
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])

@@ -65,6 +65,8 @@ def chat(
     """
     from evergrad.models import Conversation
 
+    if sys.stdin is None or sys.stdout is None:
+        raise UserError("standard input or output is closed, and a chat needs both")
     path, loaded = options.open_decoder(options.DEFAULT_STORE, None, model)
     if loaded.tokenizer.chat_template is None:
         raise UserError(f"{path}: no chat template: continue texts with `evergrad generate`")
@@ -86,9 +88,9 @@ def chat(
             _refuse(problem, with_people)
             conversation.messages.pop()
         elif as_json:
-            content = "".join(pieces)
-            tokens = loaded.tokenizer.encode(content).size
-            print_json({"role": "assistant", "content": content, "tokens": tokens}, indent=None)
+            *parts, rest = pieces  # one of each token, empty or not, and what was held back
+            content = "".join(parts) + rest
+            print_json({"role": "assistant", "content": content, "tokens": len(parts)}, indent=None)
         else:
             _print(pieces, with_people)
 
