@@ -551,6 +551,69 @@ def test_errors_are_json_too_where_json_is_asked_for(tmp_path):
     run = evergrad("versions", "--json", cwd=tmp_path)
     assert run.returncode == 1
     assert "no versions here" in only_json(run)["error"]
+    run = evergrad("generate", "The", "--top-k", "many", "--json")
+    assert run.returncode == 2
+    assert only_json(run)["error"].startswith("Invalid value for '--top-k': 'many' is not")
+    assert "Usage: " in run.stderr
+
+
+def to_bytes(*arguments, encoding):
+    """What a command writes where standard output has some encoding."""
+    run = subprocess.run(
+        [sys.executable, "-m", "evergrad", *arguments], capture_output=True,
+        env=ENVIRONMENT | {"PYTHONIOENCODING": encoding}, check=False, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_what_the_output_cannot_encode_is_escaped(chatty):
+    prompt, folder = "naïve 日本🙂", str(chatty[1])
+    options = ["--model", folder, "--max-new-tokens", "0"]
+    output = to_bytes("generate", prompt, *options, encoding="latin-1")
+    assert output == "naïve \\u65e5\\u672c\\U0001f642\n".encode("latin-1")
+    output = to_bytes("generate", prompt, *options, "--json", encoding="latin-1")
+    assert json.loads(output.decode("latin-1"))["prompt"] == prompt
+    output = to_bytes("explain", prompt, "--model", folder, encoding="latin-1")
+    assert b"bits per token" in output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs paths of any bytes")
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+def test_a_path_that_is_no_text_is_json_too(chatty, tmp_path, errors):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    for name in os.listdir(tmp_path):
+        if os.path.isfile(tmp_path / name):
+            os.link(tmp_path / name, folder + b"/" + os.fsencode(name))
+    output = to_bytes("info", folder, "--json", encoding=f"utf-8:{errors}")
+    assert json.loads(output.decode())["path"] == os.fsdecode(folder)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a full disk")
+def test_a_full_disk_gets_a_line():
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "evergrad", "info", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False,
+        )  # fmt: skip
+    assert run.returncode == 1
+    assert run.stderr == "evergrad: [Errno 28] No space left on device\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes without a reader")
+def test_an_error_is_told_where_nobody_reads_the_result(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = subprocess.run(
+        [sys.executable, "-m", "evergrad", "versions", "--json"],
+        stdout=writer, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False,
+        cwd=tmp_path,
+    )  # fmt: skip
+    os.close(writer)
+    assert run.returncode == 1
+    assert "no versions here" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_train_refuses_a_store_that_has_versions(store, texts):

@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected by the gate, 130 interru
 
 from __future__ import annotations
 
+import os
 import sys
+from io import TextIOWrapper
 
 from ._lasting import lasting
 
@@ -14,6 +16,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line of this process, and exit."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        # A character that the locale lacks is no reason to end; standard error does the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with lasting():
             from ._app import run
@@ -23,4 +28,11 @@ def main() -> None:
         if name not in ("typer", "rich"):
             raise
         sys.exit(f"evergrad: the command line needs {name}: pip install 'evergrad[cli]'")
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # Its reader is gone, or its disk full. Python would try once more as it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
     sys.exit(code)

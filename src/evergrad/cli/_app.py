@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 import typer
 
 from ._lasting import lasting
-from ._output import FAILURE, INTERRUPTED, UserError, print_json
+from ._output import FAILURE, INTERRUPTED, USAGE, UserError, print_json
 from ._verb import listed, unwrapped
 
 VERBS = (
@@ -78,12 +79,15 @@ def run(arguments: Sequence[str]) -> int:
             kept = "; the current version is as it was" if verb in ATOMIC else ""
             line = "\n" if err.is_terminal else ""  # below what was being written, and ^C
             err.print(f"{line}evergrad: interrupted{kept}")
+        elif code == USAGE:  # said in words already, by what raised the exit
+            problem = getattr(stop.__context__, "format_message", None)
+            if problem is not None:
+                _print_json_error(problem(), arguments)
         return code
     except Exception as error:
         if os.environ.get("EVERGRAD_DEBUG") or not isinstance(error, _expected()):
             raise
-        if "--json" in arguments:
-            print_json({"error": str(error)}, indent=None)  # one of `chat`'s lines, too
+        _print_json_error(str(error), arguments)
         from rich.markup import escape
 
         from ._screen import err
@@ -91,6 +95,13 @@ def run(arguments: Sequence[str]) -> int:
         err.print(f"[red]evergrad:[/red] {escape(str(error))}", soft_wrap=True)
         return FAILURE
     return 0
+
+
+def _print_json_error(message: str, arguments: Sequence[str]) -> None:
+    """For machines, where they are to read the result; people are told on standard error."""
+    if "--json" in arguments:
+        with suppress(OSError):  # the error may be that nothing can be written there
+            print_json({"error": message}, indent=None)  # one of `chat`'s lines, too
 
 
 def _expected() -> tuple[type[Exception], ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -33,9 +34,16 @@ JsonOption = Annotated[
 def print_json(value: Mapping[str, Any], indent: int | None = 2) -> None:
     """One JSON object on standard output; NaN and infinities, which JSON lacks, become null.
 
-    Without an indent it is a single line.
+    Without an indent it is a single line. What standard output cannot encode is escaped as JSON
+    does: characters, or the bytes of a path that is no text.
     """
-    typer.echo(json.dumps(_plain(value), indent=indent, ensure_ascii=False))
+    plain = _plain(value)
+    written = json.dumps(plain, indent=indent, ensure_ascii=False)
+    try:
+        written.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        written = json.dumps(plain, indent=indent)
+    typer.echo(written)
 
 
 def _plain(value: Any) -> Any:
