@@ -682,6 +682,23 @@ def test_ctrl_c_speaks_of_versions_only_where_they_change(chatty):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
+def test_ctrl_c_before_the_command_is_there_gets_a_line():
+    code = """
+import os, signal, sys
+from evergrad.cli import main
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+main()
+"""
+    command = [sys.executable, "-c", code, "info"]
+    run = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "evergrad: interrupted\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
 def test_ctrl_c_changes_nothing(store, texts):
     before = VersionStore(store).current().name, len(VersionStore(store).list())
     command = [sys.executable, "-m", "evergrad", "adapt", str(texts / "code")]

@@ -23,6 +23,9 @@ def main() -> None:
         with lasting():
             from ._app import run
         code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before there was anything of the command
+        print("evergrad: interrupted", file=sys.stderr)
+        code = 130
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name not in ("typer", "rich"):
