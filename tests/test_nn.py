@@ -675,6 +675,23 @@ def test_a_forked_child_evaluates_whatever_the_parent_was_about():
         thread.join()
 
 
+@pytest.mark.parametrize("activation", [None, "relu", "gelu"])
+def test_a_residual_is_never_stretched(activation):
+    layer = nn.Linear(3, 4, activation=activation)
+    last = nn.ResidualLinear(3, 4, dropout=0.5)
+    for each in (layer, last):
+        with pytest.raises(ValueError, match=r"residual: expected shape \(2, 4\), got \(4,\)"):
+            each(np.ones((2, 3), np.float32), residual=np.ones(4, np.float32))
+
+
+def test_an_embedding_begins_a_sequence_of_layers():
+    net = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 2))
+    out, backward = net(np.array([1, 3]))
+    assert out.shape == (2, 2)
+    assert backward(np.ones_like(out)) is None
+    assert net.layers[0].weight.grad.any(axis=1).tolist() == [False, True, False, True]
+
+
 def test_positions_begin_at_0():
     rotary = nn.Rotary(4)
     rotary(np.array([0, 300]))

@@ -396,7 +396,11 @@ def test_frozen_weights_let_the_rest_learn():
     out, backward = net(np.ones((3, 32), np.float32))
     backward(np.ones_like(out))
     assert net.layers[0].bias.grad.any()
-    with pytest.raises(ValueError, match="cannot learn"):
+    net.freeze()
+    flat = net.flat
+    with pytest.raises(ValueError, match=r"few bits cannot learn: layers\.0\.weight, layers\.1\.w"):
         net.unfreeze()
+    assert not net.trainable
+    assert net.flat is flat
     with pytest.raises(ValueError, match="few bits"):
         net.load_state_dict(net.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from rich.markup import escape
 from evergrad import train as training
 
 from . import _options as options
-from ._output import JsonOption, print_json
+from ._output import JsonOption, UserError, print_json
 from ._screen import note, out
 from ._show import table
 from ._texts import resolve
@@ -57,6 +58,8 @@ def evaluate(
         measured[name] = training.bits_per_byte(
             loaded, domain.heldout_ids, domain.heldout_bytes, loaded.config.context
         )
+        if not math.isfinite(measured[name]):
+            raise UserError(f"{path}: the outcome is NaN: the model's weights have diverged")
     if as_json:
         print_json({"model": path, "bits_per_byte": measured})
         return

@@ -55,7 +55,9 @@ class Embedding(Module):
         self.is_quantizable = is_quantizable
         self.weight = Parameter(initial_weight((num_embeddings, dim), std, rng, dim))
 
-    def __call__(self, input: Array, *, add_to: Array | None = None) -> tuple[Array, once]:
+    def __call__(
+        self, input: Array, *, add_to: Array | None = None, need_dx: bool = False
+    ) -> tuple[Array, once]:
         """Look up rows.
 
         Parameters
@@ -65,6 +67,8 @@ class Embedding(Module):
         add_to : ndarray, optional
             [..., dim]: the rows are added to it, in place, and it is the output. Its cotangent
             is dout itself.
+        need_dx : bool
+            Ignored: indices have no gradient. `Sequential` says it to every layer.
 
         Returns
         -------

@@ -40,6 +40,13 @@ def _kept(x: Array) -> Array:
     return x
 
 
+def _sum(x: Array, residual: Array, out: Array) -> Array:
+    """NumPy would stretch a smaller residual, whose cotangent is not dout."""
+    if residual.shape != x.shape:
+        raise ValueError(f"residual: expected shape {x.shape}, got {residual.shape}")
+    return np.add(x, residual, out=out)
+
+
 class Linear(Module):
     """Affine map with a fused activation: ``y = activation(x W^T + b)``.
 
@@ -145,7 +152,7 @@ class Linear(Module):
                 out_again = partial(_NEEDS_PRE[activation][0], saved)
         elif activation in _NEEDS_OUT and residual is not None:
             saved = ops.linear(x, weight.data, bias_data, activation=activation)
-            out = np.add(saved, residual, out=empty(saved.shape, saved.dtype))
+            out = _sum(saved, residual, empty(saved.shape, saved.dtype))
         else:
             out = ops.linear(x, weight.data, bias_data, activation=activation, residual=residual)
             saved = out if activation in _NEEDS_OUT else None
@@ -235,7 +242,7 @@ class ResidualLinear(Linear):
         out, linear_backward = super().__call__(x, need_dx=need_dx, again=again)
         out, dropout_backward = self.dropout(out)
         if residual is not None:
-            out += residual
+            _sum(out, residual, out)
         if not linear_backward.needed:
             return out, NOTHING
         return out, once(lambda dout: linear_backward(dropout_backward(dout)))

@@ -128,6 +128,9 @@ class Module:
             if not names:
                 raise ValueError(f"{prefix!r} names no parameter of {type(self).__name__}")
             chosen |= names
+        few_bits = [n for n in chosen if isinstance(parameters[n].data, ops.QuantizedWeight)]
+        if value and few_bits:
+            raise ValueError(f"parameters in few bits cannot learn: {', '.join(sorted(few_bits))}")
         for name in chosen:
             parameters[name].requires_grad = value
         flatten_(self)
