@@ -15,7 +15,7 @@ import pytest
 
 import evergrad as evergrad_package
 from evergrad import models
-from evergrad.continual import VersionStore
+from evergrad.continual import Report, ScoreMatrix, VersionStore
 from evergrad.datasets import cpython_code, cpython_prose
 from evergrad.models import GPT2, BertConfig, Conversation, GPT2Config, T5Config
 
@@ -123,6 +123,29 @@ def test_versions_lists_and_verifies(store):
     assert value["current"] == "0002"
     assert [row["version"] for row in value["versions"]] == ["0001", "0002"]
     assert [row["parent"] for row in value["versions"]] == [None, "0001"]
+
+
+def test_versions_shows_scores_that_are_not_finite(store, tmp_path):
+    model, tokenizer = VersionStore(store).current().load()
+    broken = VersionStore(tmp_path / "broken")
+    scores = ScoreMatrix()
+    scores.add("untrained", None, {"code": 4.0, "prose": 3.0})
+    report = Report(
+        kind="adapt",
+        domain="code",
+        retained=["prose"],
+        before={"code": 4.0, "prose": 2.0},
+        after={"code": math.nan, "prose": math.nan},
+        scores=scores,
+        accepted=False,
+    )
+    broken.add(model, tokenizer, report.to_dict())
+    broken.add(model, tokenizer, {"accepted": True})  # one that was not measured
+    run = evergrad("versions", "--store", broken.root)
+    assert run.returncode == 0, run.stderr
+    rejected, accepted = run.stdout.splitlines()[1:]
+    assert rejected.count("not finite") == 2
+    assert accepted.split() == ["0002", "current", "-", "-", "-", "-", "-", "accepted"]
 
 
 def test_generate_prints_a_continuation_that_its_seed_repeats(store):

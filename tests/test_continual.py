@@ -616,6 +616,28 @@ def test_the_gate_takes_nothing_for_granted():
     assert reasons({"code": 2.9, "prose": 9.0}, retained=()) == []
 
 
+def test_a_report_with_scores_that_are_not_finite_comes_back():
+    scores = ScoreMatrix()
+    scores.add("untrained", None, {"code": 4.0, "prose": 3.0})
+    scores.add("0001 code", "code", {"code": math.nan, "prose": 2.0})
+    report = Report(
+        kind="adapt",
+        domain="code",
+        retained=["prose"],
+        before={"code": 4.0, "prose": 2.0},
+        after={"code": math.nan, "prose": math.nan},
+        scores=scores,
+        seconds={"train": math.nan, "total": 1.0},
+    )
+    saved = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert saved["after"] == {"code": None, "prose": None}
+    again = Report.from_dict(saved)
+    assert math.isnan(again.progress)
+    assert math.isnan(again.forgetting["prose"])
+    assert again.before == report.before
+    assert again.to_dict() == saved
+
+
 def test_replay_forgets_less_than_naive(store, domains):
     prose, code, _ = domains
     lost = {}

@@ -86,14 +86,14 @@ def _show(rows: list[dict[str, Any]], verify: bool) -> None:
         if "created" not in row:
             made.add_row(name, *[""] * 5, "[red]unreadable[/red]")
             continue
-        progress, forgetting = row["progress_percent"], row["forgetting_percent"] or {}
+        forgetting = row["forgetting_percent"] or {}
         cells = [
             name,
             row["parent"] or "-",
             escape(row["domain"] or "-"),
             (row["strategy"] or {}).get("name", "-"),
-            "-" if progress is None else percent(progress / 100),
-            ", ".join(percent(value / 100) for value in forgetting.values()) or "-",
+            "-" if row["after"] is None else _change(row["progress_percent"]),
+            ", ".join(_change(value) for value in forgetting.values()) or "-",
             "accepted" if row["accepted"] else "[yellow]rejected[/yellow]",
         ]
         made.add_row(*cells, *(["[green]intact[/green]"] if verify else []))
@@ -103,3 +103,8 @@ def _show(rows: list[dict[str, Any]], verify: bool) -> None:
             out.print(f"[red]{row['version']}:[/red] {escape(row['problem'])}", soft_wrap=True)
         for reason in row.get("reasons") or []:
             out.print(f"[dim]{row['version']} rejected: {escape(reason)}[/dim]", soft_wrap=True)
+
+
+def _change(value: float | None) -> str:
+    """Of what was measured: null stands for what JSON cannot write."""
+    return "not finite" if value is None else percent(value / 100)

@@ -81,7 +81,7 @@ class Report:
         return self.after[domain] / self.before[domain] - 1
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; a metric that is not defined becomes ``None``."""
+        """JSON-able; a number that is not finite, such as an undefined metric, becomes ``None``."""
         plain = {
             entry.name: getattr(self, entry.name)
             for entry in dataclasses.fields(self)
@@ -101,9 +101,17 @@ class Report:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Report:
-        """The inverse of ``to_dict``; what a later version of evergrad added is ignored."""
+        """The inverse of ``to_dict``; what a later version of evergrad added is ignored.
+
+        A measured number that became ``None`` comes back as NaN.
+        """
         known = {entry.name for entry in dataclasses.fields(cls)}
         settings = {key: item for key, item in value.items() if key in known}
+        for name in ("before", "after", "seconds"):
+            if name in settings:
+                settings[name] = {
+                    key: math.nan if item is None else item for key, item in settings[name].items()
+                }
         return cls(**{**settings, "scores": ScoreMatrix.from_dict(value["scores"])})
 
 
