@@ -28,7 +28,7 @@ from evergrad.continual import (
     metrics,
 )
 from evergrad.datasets import Domain, cpython_code, cpython_prose
-from evergrad.models import GPT2, GPT2Config
+from evergrad.models import GPT2, GPT2Config, Llama, LlamaConfig
 from evergrad.text import Tokenizer
 from evergrad.train import EncodedDomain, FitConfig, encode_domain
 from op_support import SEED
@@ -511,6 +511,33 @@ def test_begin_wants_an_empty_store(store, domains):
     prose, _, tokenizer = domains
     with pytest.raises(StoreError, match="version 0001 is current"):
         begin(store, tiny_model(tokenizer), tokenizer, prose, config(), progress=False)
+
+
+def test_begin_refuses_what_it_cannot_measure(domains, tmp_path):
+    prose, _, tokenizer = domains
+    store = VersionStore(tmp_path)
+    settings = config(steps=1, lr=1e30, warmup=0.0, min_lr_ratio=1.0)
+    with pytest.raises(train.TrainingDiverged, match="step 1"), np.errstate(all="ignore"):
+        begin(store, tiny_model(tokenizer), tokenizer, prose, settings, progress=False)
+
+    # A token that is not in what is learned, so that no step sees its embedding.
+    seen = np.concatenate([prose.train_ids, prose.heldout_ids])
+    token = np.setdiff1d(np.arange(tokenizer.vocab_size), seen)[0]
+    ids = np.full(10, token)
+    shape = LlamaConfig(tokenizer.vocab_size, context=WINDOW, layers=1, heads=2, dim=16, hidden=32)
+    model = Llama(shape)
+    model.embedding.weight.data[token] = math.nan
+    with pytest.raises(train.TrainingDiverged, match="after training, other has nan bits"):
+        begin(
+            store,
+            model,
+            tokenizer,
+            prose,
+            config(),
+            also_measure=[EncodedDomain("other", ids, ids, 9)],
+            progress=False,
+        )
+    assert store.list() == ()
 
 
 def test_accepted_adaptation_becomes_current_with_its_report(store, domains):

@@ -367,6 +367,26 @@ def test_overflow_is_caught_before_the_step():
     np.testing.assert_array_equal(model.flat.data, before)
 
 
+def test_the_last_step_is_looked_at_before_it_is_kept(tmp_path):
+    # One step that is finite in all its numbers, to parameters whose logits overflow.
+    config = tiny_config(steps=1, lr=1e30, warmup=0.0, min_lr_ratio=1.0)
+    model = tiny_model()
+    message = r"step 1: the loss after it is (nan|inf)"
+    with pytest.raises(train.TrainingDiverged, match=message), np.errstate(all="ignore"):
+        quiet_fit(model, config, checkpoint=tmp_path)
+    assert np.isfinite(model.flat.data).all()
+    assert train.latest_checkpoint(tmp_path) is None
+    with pytest.raises(train.TrainingDiverged, match=message), np.errstate(all="ignore"):
+        quiet_fit(tiny_model(), config)
+
+
+def test_a_checkpoint_between_evaluations_is_looked_at_too(tmp_path):
+    config = tiny_config(steps=6, eval_every=3, checkpoint_every=1, lr=1e30, warmup=0.0)
+    with pytest.raises(train.TrainingDiverged), np.errstate(all="ignore"):
+        quiet_fit(tiny_model(), config, evaluate=lambda: {"a": 1.0}, checkpoint=tmp_path)
+    assert train.latest_checkpoint(tmp_path) is None
+
+
 def test_a_score_that_is_not_finite_stops_training():
     with pytest.raises(train.TrainingDiverged, match="step 0: the score 'a' is nan"):
         quiet_fit(tiny_model(), tiny_config(), evaluate=lambda: {"a": float("nan")})

@@ -72,7 +72,7 @@ def begin(
     StoreLockedError
         When another writer holds the store.
     TrainingDiverged
-        When a loss is not finite; the store is as before.
+        When a loss or a score is not finite; the store is as before.
     """
     started = time.perf_counter()
     domains = _distinct([domain, *also_measure])
@@ -92,6 +92,9 @@ def begin(
             label=f"train on {domain.name}",
         )
         after = _measure(model, domains, config.window)
+        for name, bits in after.items():
+            if not math.isfinite(bits):
+                raise train.TrainingDiverged(f"after training, {name} has {bits} bits per byte")
         scores.add(f"{store.next_name()} {domain.name}", domain.name, after)
         report = Report(
             kind="train",

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from evergrad import io, optim
+from evergrad import io, nn, optim
+from evergrad.text import Batch
 
 from .checkpoint import RunState, has_checkpoints, load_checkpoint, save_checkpoint
 from .config import FitConfig
@@ -21,7 +22,10 @@ from .progress import show_progress
 
 
 class TrainingDiverged(RuntimeError):
-    """Loss, gradient or a score became NaN or infinite. The parameters are those before."""
+    """Loss, gradient or a score became NaN or infinite.
+
+    Where the loss or the gradient of a step did, the parameters are those before the step.
+    """
 
 
 def fit(
@@ -73,8 +77,9 @@ def fit(
     Raises
     ------
     TrainingDiverged
-        If the loss, the gradient's norm or a score is not finite. The step is not taken; the last
-        checkpoint stays.
+        If the loss, the gradient's norm or a score is not finite: the step is not taken. Or if a
+        step left parameters that a checkpoint or the end would keep and whose loss is not finite.
+        The last checkpoint stays.
     FileExistsError
         If `checkpoint` holds checkpoints and `resume` is not set.
     ValueError
@@ -116,7 +121,7 @@ def fit(
         model.train()
         while not _finished(state, config):
             started = time.perf_counter()
-            row = _step(model, optimizer, sample, config, state, rng)
+            row, batch = _step(model, optimizer, sample, config, state, rng)
             state.seconds += time.perf_counter() - started
             row["seconds"] = state.seconds
             state.rows.append(row)
@@ -126,8 +131,10 @@ def fit(
                 _watch(state, config, model)
                 model.train()
             display.update(config.fraction(state.step, state.seconds), row)
-            if folder is not None and _due(config.checkpoint_every, state, config):
-                save_checkpoint(folder, config, state, model, optimizer, rng)
+            if _due(config.checkpoint_every, state, config):
+                _expect_finite(model, batch, state.step)
+                if folder is not None:
+                    save_checkpoint(folder, config, state, model, optimizer, rng)
 
     if state.best is not None:
         model.flat.data[...] = state.best
@@ -162,8 +169,8 @@ def _step(
     config: FitConfig,
     state: RunState,
     rng: np.random.Generator,
-) -> dict[str, Any]:
-    """One optimizer step; nothing is changed when it would not be finite."""
+) -> tuple[dict[str, Any], Batch]:
+    """One optimizer step, its row and last batch; nothing is changed when it is not finite."""
     batches = [sample(rng, config.batch_size, config.window) for _ in range(config.accumulate)]
     counted = sum(batch.counted for batch in batches)
     if counted == 0:
@@ -189,7 +196,7 @@ def _step(
 
     state.step += 1
     state.tokens += sum(batch.input_ids.size for batch in batches)
-    return {
+    row = {
         "step": state.step,
         "seconds": 0.0,  # known when the step has been timed
         "tokens": state.tokens,
@@ -197,6 +204,20 @@ def _step(
         "lr": optimizer.lr,
         "grad_norm": norm,
     }
+    return row, batches[-1]
+
+
+def _expect_finite(model: Any, batch: Batch, step: int) -> None:
+    """Look at what a step made before it is kept: its own loss was that of the parameters before.
+
+    Ruined parameters may all be finite, and too large: only a loss tells.
+    """
+    with nn.evaluating(model):
+        loss, _ = model.loss(batch, normalizer=1.0)
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"step {step}: the loss after it is {loss}. A lower lr or a longer warmup may help"
+        )
 
 
 def _finished(state: RunState, config: FitConfig) -> bool:
