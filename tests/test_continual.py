@@ -643,6 +643,30 @@ def test_the_gate_takes_nothing_for_granted():
     assert reasons({"code": 2.9, "prose": 9.0}, retained=()) == []
 
 
+@pytest.mark.parametrize(
+    ("after", "worsening"),
+    [(0.0, 0.0), (0.1, math.inf), (math.nan, math.nan)],
+)
+def test_a_text_that_needed_no_bits_can_be_forgotten(after, worsening):
+    scores = ScoreMatrix()
+    scores.add("untrained", None, {"code": 4.0, "constant": 3.0})
+    before = {"code": 4.0, "constant": 0.0}
+    report = Report("adapt", "code", ["constant"], before, {"code": 3.0, "constant": after}, scores)
+    assert report.forgetting == {"constant": pytest.approx(worsening, nan_ok=True)}
+    report.reasons = gate(report, max_forgetting=0.25, min_progress=0.0)
+    assert report.reasons == (
+        []
+        if worsening == 0
+        else [
+            f"constant got {worsening} % worse (0.000 to {after:.3f} bits per byte),"
+            " more than the 25.0 % allowed"
+        ]
+    )
+    saved = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert saved["forgetting_percent"] == {"constant": 0.0 if worsening == 0 else None}
+    assert Report.from_dict(saved).forgetting == {"constant": pytest.approx(worsening, nan_ok=True)}
+
+
 def test_a_report_with_scores_that_are_not_finite_comes_back():
     scores = ScoreMatrix()
     scores.add("untrained", None, {"code": 4.0, "prose": 3.0})

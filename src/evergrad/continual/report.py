@@ -77,8 +77,14 @@ class Report:
         return {name: self.worsening(name) for name in self.retained}
 
     def worsening(self, domain: str) -> float:
-        """``after / before - 1`` in bits per byte."""
-        return self.after[domain] / self.before[domain] - 1
+        """``after / before - 1`` in bits per byte; infinite when there were none before.
+
+        From none to none it is 0.
+        """
+        before, after = self.before[domain], self.after[domain]
+        if before == 0:
+            return after * math.inf if after != 0 else 0.0
+        return after / before - 1
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; a number that is not finite, such as an undefined metric, becomes ``None``."""
