@@ -469,6 +469,27 @@ def test_a_run_is_not_overwritten(tmp_path):
         quiet_fit(tiny_model(), tiny_config(), checkpoint=tmp_path)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["file", "file/within"])
+def test_a_file_is_no_folder_for_checkpoints(tmp_path, name, resume):
+    (tmp_path / "file").write_text("precious")
+    model, drawn = tiny_model(), []
+    before = model.flat.data.copy()
+    with pytest.raises(
+        NotADirectoryError, match=f"checkpoint: expected a folder, got .*{name}, where"
+    ):
+        quiet_fit(
+            model,
+            tiny_config(),
+            sample=lambda *_: drawn.append(1),
+            checkpoint=tmp_path / name,
+            resume=resume,
+        )
+    assert not drawn
+    np.testing.assert_array_equal(model.flat.data, before)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
 def test_resume_refuses_other_settings_and_models(tmp_path):
     quiet_fit(tiny_model(), tiny_config(), checkpoint=tmp_path)
     with pytest.raises(ValueError, match=r"other settings: lr was 0\.01, is 0\.02"):

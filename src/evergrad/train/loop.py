@@ -82,6 +82,8 @@ def fit(
         The last checkpoint stays.
     FileExistsError
         If `checkpoint` holds checkpoints and `resume` is not set.
+    OSError
+        If `checkpoint` is or lies in a file (NotADirectoryError), or the disk refuses.
     ValueError
         If the checkpoint to resume from has another model or other settings, `resume` lacks
         `checkpoint`, `config.patience` lacks `evaluate`, or a batch has nothing to predict.
@@ -152,6 +154,12 @@ def _first_state(
 ) -> RunState:
     if folder is None:
         return RunState()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # what forbids it is better known before the work
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"fit: checkpoint: expected a folder, got {folder}, where a file is in the way"
+        ) from error
     io.clean_leftovers(folder)
     if resume:
         return load_checkpoint(folder, config, model, optimizer, rng) or RunState()
