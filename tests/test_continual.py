@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import multiprocessing
@@ -333,6 +334,36 @@ def test_an_addition_that_fails_leaves_nothing(store):
         store.add(object(), tokenizer, {"accepted": True})
     assert content(store.root) == before
     assert [version.name for version in store.list()] == ["0001"]
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_pointer_that_cannot_be_written_leaves_nothing(store, monkeypatch, first, moved):
+    model, tokenizer = store.current().load()
+    if first:
+        io.remove_folder(store.root)
+    before = content(store.root / "versions")
+    write = io.write_atomic
+
+    def full(path, data):
+        if path.name == "current":
+            if moved:  # refused only when the folder is flushed
+                write(path, data)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "write_atomic", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.add(model, tokenizer, {"accepted": True})
+    if moved:
+        assert store.current() == store.list()[-1]
+        store.current().verify()
+    else:
+        assert content(store.root / "versions") == before
+        assert len(store.list()) == (0 if first else 1)
+    added = store.add(model, tokenizer, {"accepted": True})
+    assert store.current() == added
 
 
 def hold(root, ready, done):

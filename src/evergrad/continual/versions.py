@@ -258,7 +258,8 @@ class VersionStore:
         StoreLockedError
             When another writer holds the store.
         OSError
-            When the disk refuses; the store is as before.
+            When the disk refuses; the store is as before, unless it refused to flush the moved
+            pointer: then the new version is current.
         """
         accepted = bool(report["accepted"])
         # Once through JSON, so that the checksum is over what a reader will see.
@@ -290,7 +291,13 @@ class VersionStore:
                     file.chmod(0o444)
             version = Version(self._versions / name)
             if accepted:
-                self._point_to(version)
+                try:
+                    self._point_to(version)
+                except BaseException:
+                    # Unless it failed when the pointer had moved: what is current must stay.
+                    if not (self.root / "current").exists() or self.current() != version:
+                        io.remove_folder(version.path)
+                    raise
         return version
 
     def rollback(self, to: str | int | None = None) -> Version:
