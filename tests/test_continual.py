@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import multiprocessing
+import os
 import shutil
 import threading
 
@@ -406,6 +407,26 @@ def test_a_lock_belongs_to_its_thread(store):
     assert len(problems) == 1
     write()
     assert len(problems) == 1, "free again"
+
+
+def test_a_fork_inside_the_lock_does_not_hold_it(store):
+    answers, theirs = multiprocessing.get_context("fork").Pipe(duplex=False)
+
+    def write():
+        try:
+            store.rollback(to=1)
+            theirs.send("written")
+        except StoreLockedError as error:
+            theirs.send(str(error))
+
+    with store.lock():
+        process = multiprocessing.get_context("fork").Process(target=write)
+        process.start()
+        assert answers.poll(30)
+        assert f"process {os.getpid()} is writing" in answers.recv()
+        process.join()
+        store.rollback(to=1)  # this one still holds it
+    store.rollback(to=1)
 
 
 def test_leftovers_of_killed_writers_go_with_the_next_write(store):

@@ -140,7 +140,7 @@ class VersionStore:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
-        self._holder: int | None = None  # the thread inside lock()
+        self._holder: tuple[int, int] | None = None  # process and thread inside lock()
 
     @property
     def _versions(self) -> Path:
@@ -349,7 +349,8 @@ class VersionStore:
         OSError
             When the folder cannot be created or written.
         """
-        if self._holder == threading.get_ident():
+        caller = os.getpid(), threading.get_ident()  # a fork has the ident of its parent's thread
+        if self._holder == caller:
             yield
             return
         self.root.mkdir(parents=True, exist_ok=True)
@@ -366,7 +367,7 @@ class VersionStore:
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
             io.clean_leftovers(self.root)
-            self._holder = threading.get_ident()
+            self._holder = caller
             try:
                 yield
             finally:
