@@ -273,6 +273,25 @@ def test_names_go_on_past_four_digits(store):
     assert [version.name for version in store.list()] == ["9999", "10000"]
 
 
+def test_what_is_no_version_is_not_taken_for_one(store):
+    model, tokenizer = store.current().load()
+    for name in ("²", "٢", "-1", "", "1.0", "9" * 5000):
+        with pytest.raises(StoreError, match=rf"no version {name} \(there are: 0001\)"):
+            store.rollback(to=name)
+    for name in ("²", "٢"):
+        (store.root / "versions" / name).mkdir()
+    (store.root / "versions" / "0002").write_text("not ours")
+    assert [version.name for version in store.list()] == ["0001"]
+    assert store.add(model, tokenizer, {"accepted": True}).name == "0003", "0002 is taken"
+
+    (store.root / "versions" / "0009").mkdir()  # as if its files had been deleted
+    with pytest.raises(io.CorruptFileError, match=r"0009.report\.json: missing"):
+        store.rollback(to=9)
+    with pytest.raises(io.CorruptFileError, match=r"0009.report\.json: missing"):
+        store.get(9).verify()
+    assert store.current().name == "0003"
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_verify_finds_any_damage_and_rollback_refuses_it(store, name, damage):

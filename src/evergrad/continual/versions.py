@@ -20,7 +20,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -64,7 +64,11 @@ class Version:
     @cached_property
     def report(self) -> dict[str, Any]:
         """How the version came about: see ``Report``."""
-        return io.read_json(self.path / _REPORT)
+        file = self.path / _REPORT
+        try:
+            return io.read_json(file)
+        except FileNotFoundError as error:
+            raise io.CorruptFileError(f"{file}: missing") from error
 
     @property
     def accepted(self) -> bool:
@@ -146,6 +150,17 @@ class VersionStore:
     def _versions(self) -> Path:
         return self.root / "versions"
 
+    def _numbered(self) -> Sequence[Path]:
+        """What has the name of a version, whether it is one or not, in order."""
+        if not self._versions.is_dir():
+            return ()
+        numbered = [
+            path
+            for path in self._versions.iterdir()
+            if path.name.isascii() and path.name.isdecimal()
+        ]
+        return sorted(numbered, key=lambda path: int(path.name))
+
     def list(self) -> tuple[Version, ...]:
         """All versions, oldest first, rejected ones included.
 
@@ -154,10 +169,7 @@ class VersionStore:
         tuple of Version
             Empty when there is no store yet.
         """
-        if not self._versions.is_dir():
-            return ()
-        folders = [path for path in self._versions.iterdir() if path.name.isdigit()]
-        return tuple(Version(path) for path in sorted(folders, key=lambda path: int(path.name)))
+        return tuple(Version(path) for path in self._numbered() if path.is_dir())
 
     def get(self, name: str | int) -> Version:
         """The version of that number.
@@ -177,7 +189,7 @@ class VersionStore:
             When there is none.
         """
         for version in self.list():
-            if str(name).isdigit() and int(version.name) == int(name):
+            if version.name.lstrip("0") == str(name).lstrip("0"):
                 return version
         known = ", ".join(version.name for version in self.list()) or "none"
         raise StoreError(f"{self.root}: no version {name} (there are: {known})")
@@ -220,8 +232,8 @@ class VersionStore:
 
     def next_name(self) -> str:
         """The name that the next added version gets, as long as the lock is held."""
-        versions = self.list()
-        return f"{int(versions[-1].name) + 1 if versions else 1:04d}"
+        taken = self._numbered()
+        return f"{int(taken[-1].name) + 1 if taken else 1:04d}"
 
     def add(
         self,
