@@ -308,6 +308,33 @@ def test_patience_restores_the_best_when_the_budget_ends():
     np.testing.assert_array_equal(model.flat.data, seen[1])
 
 
+@pytest.mark.parametrize("patience", [4, None])
+def test_a_run_that_stopped_early_goes_on_with_more_patience(tmp_path, patience):
+    scores = [5.0, 4.0, 6.0, 6.0, 6.0, 3.0, 7.0]
+
+    def run(model, patience, **keywords):
+        config = tiny_config(steps=12, eval_every=2, patience=patience)
+        rows = keywords.pop("rows", 0)
+        evaluate = scripted(model, scores[rows:], seen := [])
+        return quiet_fit(model, config, evaluate=evaluate, **keywords), seen
+
+    stopped, _ = run(tiny_model(), 2, checkpoint=tmp_path)
+    assert stopped.rows[-1]["step"] == 6
+    file = train.latest_checkpoint(tmp_path) / "state.json"
+    state = io.read_json(file)
+    state["run"]["stopped"] = True  # as former versions wrote
+    io.write_json(file, state)
+    straight, resumed = tiny_model(), tiny_model(seed=1)
+    whole, seen = run(straight, patience)
+    again, _ = run(resumed, patience, checkpoint=tmp_path, resume=True, rows=4)
+    np.testing.assert_array_equal(resumed.flat.data, straight.flat.data)
+    # The best ones, or without patience simply the last.
+    np.testing.assert_array_equal(straight.flat.data, seen[5 if patience else 6])
+    for row in whole.rows + again.rows:
+        del row["seconds"]
+    assert again == whole
+
+
 def test_monitor_picks_the_score():
     values = iter([{"a": 1.0 - 0.1 * i, "b": float(i)} for i in range(9)])
     config = tiny_config(steps=50, eval_every=1, patience=2, monitor="b")

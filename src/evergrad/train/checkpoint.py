@@ -20,6 +20,7 @@ from .config import FitConfig
 
 FORMAT = 1
 KEPT = 2
+OUTDATED = "stopped"  # in checkpoints of former versions: whether patience, then, had run out
 # These say how long to train and when to look; a resumed run may change them. All others are part
 # of what the steps so far were made with.
 MAY_CHANGE = {"steps", "seconds", "eval_every", "patience", "monitor", "checkpoint_every"}
@@ -39,8 +40,6 @@ class RunState:
         The best score that early stopping has seen, and the trainable parameters that had it.
     waited : int
         Evaluations since.
-    stopped : bool
-        Whether early stopping has ended the run.
     """
 
     step: int = 0
@@ -50,7 +49,6 @@ class RunState:
     best_score: float | None = None
     best: np.ndarray | None = None
     waited: int = 0
-    stopped: bool = False
 
 
 def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
@@ -149,7 +147,8 @@ def load_checkpoint(
         model.load_state_dict(part("model."))
         model.load_random_state(values["random_state"])
         rng.bit_generator.state = values["generator"]
-        return RunState(**values["run"], best=tensors.get("best"))
+        run = {name: value for name, value in values["run"].items() if name != OUTDATED}
+        return RunState(**run, best=tensors.get("best"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: does not fit this model: {error}") from error
 

@@ -138,7 +138,7 @@ def fit(
                 if folder is not None:
                     save_checkpoint(folder, config, state, model, optimizer, rng)
 
-    if state.best is not None:
+    if config.patience is not None and state.best is not None:
         model.flat.data[...] = state.best
     model.eval()
     return History(label, state.rows)
@@ -229,7 +229,8 @@ def _expect_finite(model: Any, batch: Batch, step: int) -> None:
 
 
 def _finished(state: RunState, config: FitConfig) -> bool:
-    return state.stopped or config.fraction(state.step, state.seconds) >= 1
+    out_of_patience = config.patience is not None and state.waited >= config.patience
+    return out_of_patience or config.fraction(state.step, state.seconds) >= 1
 
 
 def _due(every: int | None, state: RunState, config: FitConfig) -> bool:
@@ -259,4 +260,3 @@ def _watch(state: RunState, config: FitConfig, model: Any) -> None:
         state.best_score, state.best, state.waited = scores[name], model.flat.data.copy(), 0
     else:
         state.waited += 1
-        state.stopped = state.waited >= config.patience
