@@ -180,6 +180,54 @@ def test_state_must_fit():
         adam.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"steps": "abc"}, "steps: expected an integer of at least 0, got 'abc'"),
+        ({"steps": 2.7}, "steps: expected an integer of at least 0, got 2.7"),
+        ({"steps": -5}, "steps: expected an integer of at least 0, got -5"),
+        ({"lr": None}, "lr: expected a finite number, got None"),
+        ({"lr": math.nan}, "lr: expected a finite number, got nan"),
+        ({"last": np.full(40, 1j)}, "got complex128, expected float32"),
+        ({"last": np.full(40, "a")}, "got <U1, expected float32"),
+    ],
+)
+@pytest.mark.parametrize("rule", ["adam", "sgd_momentum", "rmsprop"])
+def test_a_state_that_does_not_fit_changes_nothing(rule, changed, message):
+    optimizer = RULES[rule][0](drawn_layer().flat)
+    names = list(optimizer.buffers)
+    if "last" in changed:
+        changed = {names[-1]: changed["last"]}
+    state = {"steps": 3, "lr": 0.5} | {name: np.full(40, 7, np.float32) for name in names}
+    before = {name: np.copy(value) for name, value in optimizer.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(state | changed)
+    for name, value in optimizer.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    optimizer.load_state_dict(state)
+    assert (optimizer.steps, optimizer.lr) == (3, 0.5)
+
+
+@each_rule
+def test_a_step_that_is_refused_does_not_count(rule):
+    layer = drawn_layer()
+    optimizer = RULES[rule][0](layer.flat)
+    layer.flat.grad[:] = 1
+    before = layer.flat.data.copy()
+    for lr in (math.nan, math.inf, None):
+        optimizer.lr = lr
+        with pytest.raises(ValueError, match=f"lr: expected a finite number, got {lr}"):
+            optimizer.step()
+    optimizer.lr = 0.1
+    with pytest.raises(ValueError, match="grad_scale: expected a finite number, got nan"):
+        optimizer.step(grad_scale=math.nan)
+    optimizer.weight_decay = math.nan
+    with pytest.raises(ValueError, match="weight_decay"):
+        optimizer.step()
+    assert optimizer.steps == 0
+    np.testing.assert_array_equal(layer.flat.data, before)
+
+
 def test_an_optimizer_of_former_buffers_says_so():
     layer = drawn_layer()
     optimizer = optim.Adam(layer.flat)

@@ -74,7 +74,7 @@ class Adam(Optimizer):
             data,
             grad,
             **buffers,
-            step=self.steps,
+            step=self.steps + 1,
             lr=self.lr,
             beta1=self.betas[0],
             beta2=self.betas[1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -71,12 +72,19 @@ class Optimizer:
         grad_scale : float, default 1.0
             The gradients are multiplied by it first: what clipping asks for, without a pass of
             its own.
+
+        Raises
+        ------
+        ValueError
+            When the learning rate or grad_scale is not finite; the step is not counted.
         """
+        _finite("lr", self.lr)
+        _finite("grad_scale", grad_scale)
         data, grad = self.flat.data, self.flat.grad
-        self.steps += 1
         for part, weight_decay in self._parts():
             buffers = {name: buffer[part] for name, buffer in self.buffers.items()}
             self._update(data[part], grad[part], buffers, weight_decay, grad_scale)
+        self.steps += 1
 
     def zero_grad(self) -> None:
         """Set all gradients to 0."""
@@ -92,7 +100,8 @@ class Optimizer:
         Raises
         ------
         ValueError
-            When entries are missing or unknown, or a buffer's length differs.
+            When entries are missing or unknown, a buffer has another length or no real numbers,
+            steps is no count, or lr is not finite. The optimizer is as before.
         """
         expected = self.state_dict()
         if state.keys() != expected.keys():
@@ -101,13 +110,18 @@ class Optimizer:
                 f"got {sorted(state)}"
             )
         for name, buffer in self.buffers.items():
-            if np.shape(state[name]) != buffer.shape:
-                raise ValueError(
-                    f"{name}: got shape {np.shape(state[name])}, expected {buffer.shape}"
-                )
+            value = np.asarray(state[name])
+            if value.shape != buffer.shape:
+                raise ValueError(f"{name}: got shape {value.shape}, expected {buffer.shape}")
+            if not np.can_cast(value.dtype, buffer.dtype, "same_kind"):
+                raise ValueError(f"{name}: got {value.dtype}, expected {buffer.dtype}")
+        steps = np.asarray(state["steps"])
+        if steps.shape != () or steps.dtype.kind not in "iu" or steps < 0:
+            raise ValueError(f"steps: expected an integer of at least 0, got {state['steps']!r}")
+        lr = _finite("lr", state["lr"])
         for name, buffer in self.buffers.items():
             buffer[...] = state[name]
-        self.steps, self.lr = int(state["steps"]), float(state["lr"])
+        self.steps, self.lr = int(steps), lr
 
     def _parts(self) -> Iterator[tuple[slice, float]]:
         size, decay = self.flat.data.size, self.flat.decay
@@ -126,3 +140,13 @@ class Optimizer:
         grad_scale: float,
     ) -> None:
         raise NotImplementedError
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+    return number

@@ -92,5 +92,5 @@ class SGD(Optimizer):
             nesterov=self.nesterov,
             weight_decay=weight_decay,
             grad_scale=grad_scale,
-            first=self.steps == 1,
+            first=self.steps == 0,
         )
