@@ -403,6 +403,47 @@ def test_ends_without_an_eos_keep_it_so(tmp_path):
     assert (again.eos, again.ends) == (None, ours.ends)
 
 
+def test_a_role_does_not_make_a_word_special(tmp_path):
+    """As a pad_token_id of 0, or LlamaConfig's bos_token_id of 1: marks of most vocabularies."""
+    transformers = pytest.importorskip("transformers")
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.add_special_tokens(["<end>"])
+    pad, bos, end = map(inner.token_to_id, ("_", '"', "<end>"))
+    inner.save(str(tmp_path / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    config = {"pad_token_id": pad, "bos_token_id": bos, "eos_token_id": end}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ours = Tokenizer.from_folder(tmp_path)
+    ours.save_folder(tmp_path / "again")
+    again = Tokenizer.from_folder(tmp_path / "again")
+    texts = [*LINES[:100], 'print("__init__")<end>', "a__b"]
+    for folder in (tmp_path, tmp_path / "again"):
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        ids = theirs(texts)["input_ids"]
+        for each in (ours, again):
+            assert (each.pad, each.bos, each.eos) == (pad, bos, end)
+            assert lists(each.encode_many(texts, parse_special=True)) == ids
+        assert theirs.decode(ids[-1], skip_special_tokens=True) == "a__b"
+
+
+def test_a_role_in_a_gguf_does_not_make_a_word_special():
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    metadata = byte_level_metadata(inner, "gpt-2")
+    pad, size = inner.token_to_id("_"), len(metadata["tokenizer.ggml.tokens"])
+    metadata["tokenizer.ggml.tokens"] += ["<end>"]
+    metadata |= {
+        "tokenizer.ggml.token_type": [1] * size + [3],
+        "tokenizer.ggml.padding_token_id": pad,
+        "tokenizer.ggml.eos_token_id": size,
+    }
+    ours = Tokenizer.from_gguf(metadata)
+    assert (ours.pad, ours.eos) == (pad, size)
+    expected = [*inner.encode("a.__init__").ids, size]
+    assert ours.encode("a.__init__<end>", parse_special=True).tolist() == expected
+
+
 def test_older_vocabularies_are_named_with_the_remedy(minilm_folder, minilm, tmp_path):
     transformers = pytest.importorskip("transformers")
     for name in ("vocab.txt", "config.json", "tokenizer_config.json"):

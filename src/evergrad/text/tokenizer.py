@@ -93,22 +93,25 @@ class Tokenizer:
             for name, token in (special or {}).items()
             if inner.token_to_id(token) is not None
         }
-        self._special: dict[str, str] = known
         self.bos, self.eos, self.pad, self.unk = (
             inner.token_to_id(known[name]) if name in known else None
             for name in ("bos_token", "eos_token", "pad_token", "unk_token")
         )
         eot = inner.token_to_id(END_OF_TEXT)
         self.eot: int | None = self.eos if eot is None else eot
-        added = {token.content for token in inner.get_added_tokens_decoder().values()}
+        listed = inner.get_added_tokens_decoder().values()
+        added = {token.content for token in listed}
+        # A word of the vocabulary may end texts or fill up without being special.
+        marked = {token.content for token in listed if token.special}
+        self._special: dict[str, str] = {n: token for n, token in known.items() if token in marked}
         named = [known.get(name) for name in ("eot_token", "eom_token")]
         marks = [token for token in (*_ENDS, *named) if token in added]
         named_ends = [self.eos, self.eot, *map(inner.token_to_id, marks)]
         self._named_ends = frozenset(token for token in named_ends if token is not None)
         self.ends: frozenset[int] = self._named_ends.union(map(int, ends))
         if add_bos is None:
-            found = inner.encode("", add_special_tokens=True).ids
-            add_bos = self.bos is not None and found[:1] == [self.bos]
+            around = inner.encode("", add_special_tokens=True).ids
+            add_bos = self.bos is not None and around[:1] == [self.bos]
         self.add_bos: bool = add_bos and self.bos is not None
         # Where every text begins with `bos`, documents do. Elsewhere what separates them stands in
         # front of each, and `bos` may begin a turn of a conversation: SmolLM2's does.
@@ -242,6 +245,11 @@ class Tokenizer:
         roles, settings, generation, config = (_Settings(folder / f"{n}.json") for n in names)
         tokens = {**roles.tokens(), **settings.tokens()}
         special = {name: token for name, token in tokens.items() if token is not None}
+        inner.add_special_tokens(
+            [token for token in special.values() if inner.token_to_id(token) is not None]
+        )
+        # What a model's files name by its id alone has a role, but stays the token that it was: an
+        # ordinary one fills up where there is no other, and is in many texts.
         ends: set[int] = set()
         for each in (generation, config):
             for name in ("bos", "eos", "pad"):
@@ -250,9 +258,6 @@ class Tokenizer:
                     ends.update(ids)
                 if ids:
                     special.setdefault(f"{name}_token", inner.id_to_token(ids[0]))
-        inner.add_special_tokens(
-            [token for token in special.values() if inner.token_to_id(token) is not None]
-        )
         template = folder / "chat_template.jinja"
         return cls(
             inner,

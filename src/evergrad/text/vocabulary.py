@@ -15,7 +15,7 @@ __all__ = ["MODELS", "PRE_TOKENIZERS", "from_gguf"]
 
 _PREFIX = "tokenizer.ggml."
 # Kinds of tokens. Control tokens are special; those a user defined are found in every text.
-_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 _SPACE = "\u2581"
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -68,7 +68,7 @@ def from_gguf(
         )
     tokens = strings("tokenizer.ggml.tokens", tokens)
     given = _get(metadata, "token_type")
-    types = np.ones(len(tokens), np.int64) if given is None else np.asarray(given)
+    types = np.full(len(tokens), _NORMAL) if given is None else np.asarray(given)
     if types.ndim == 1 and len(types) != len(tokens):
         raise ValueError(
             f"tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens"
@@ -76,6 +76,7 @@ def from_gguf(
     if types.ndim != 1 or not np.issubdtype(types.dtype, np.integer):
         raise ValueError(f"tokenizer.ggml.token_type: expected integers, got {given!r:.100}")
     special: dict[str, str] = {}
+    marked = []
     for name, keys in _ROLES.items():
         for key in keys:
             token_id = _get(metadata, f"{key}_token_id")
@@ -86,7 +87,10 @@ def from_gguf(
                     f"tokenizer.ggml.{key}_token_id: expected an integer, got {token_id!r:.80}"
                 )
             if 0 <= token_id < len(tokens):
-                special.setdefault(name, tokens[int(token_id)])
+                token = special.setdefault(name, tokens[int(token_id)])
+                # A word of the vocabulary may have a role, as that to fill up, and stay a word.
+                if given is None or types[int(token_id)] != _NORMAL:
+                    marked.append(token)
     added = {
         tokens[i]: bool(types[i] == _CONTROL)
         for i in np.flatnonzero((types == _CONTROL) | (types == _USER_DEFINED)).tolist()
@@ -98,10 +102,7 @@ def from_gguf(
             [package.AddedToken(token, special=s, normalized=False) for token, s in added.items()]
         )
         inner.add_special_tokens(
-            [
-                package.AddedToken(token, special=True, normalized=False)
-                for token in special.values()
-            ]
+            [package.AddedToken(token, special=True, normalized=False) for token in marked]
         )
         if kind != "bert":
             first = special.get("bos_token") if add_bos else None
