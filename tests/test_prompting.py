@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("jinja2")
 
 from evergrad import models
 from evergrad.models import GPT2, Conversation, GPT2Config, Llama, LlamaConfig
-from evergrad.text import Tokenizer
+from evergrad.text import TextStream, Tokenizer
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
@@ -47,6 +48,22 @@ def model(request, tokenizer):
     return made
 
 
+@pytest.fixture(scope="module")
+def byte_fallback():
+    """A vocabulary as SentencePiece makes them, which has bytes for what is no letter."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *"\u2581abc"]
+    return Tokenizer.from_gguf(
+        {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.scores": [0.0] * len(tokens),
+            "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * 4],
+            "tokenizer.ggml.bos_token_id": 1,
+            "tokenizer.ggml.eos_token_id": 2,
+        }
+    )
+
+
 def continued(model, ids, count=30, stop=(), **options):
     """The reference: ids in, ids out."""
     options = {"temperature": 0, **options}
@@ -60,6 +77,32 @@ def test_texts_are_their_ids_continued(model, tokenizer):
         expected = prompt + tokenizer.decode([*ids[1:], *new])[len(prompt) :]
         assert model.generate(prompt, 30) == expected
         assert prompt + "".join(model.stream(prompt, 30)) == expected
+
+
+def test_a_text_of_bytes_goes_on_within_its_line(byte_fallback):
+    """SentencePiece's bytes decode together or not at all, so that the prompt's matter."""
+    ids = byte_fallback.encode("日本語で").tolist()
+    path = [*ids, byte_fallback.eos]
+    # What a token is followed by is all that this model knows.
+    size = byte_fallback.vocab_size
+    model = Llama(LlamaConfig(size, context=64, layers=1, heads=4, dim=272, hidden=8))
+    for name, parameter in model.named_parameters():
+        parameter.data[...] = 1 if "norm" in name else 0
+    np.fill_diagonal(model.embedding.weight.data, 1)
+    for token, following in itertools.pairwise(path[4:]):
+        model.head.weight.data[following, token] = 1
+    model.tokenizer = byte_fallback
+    assert model.generate("日本") == "日本語で"
+    assert "".join(model.stream("日本")) == "語で"
+
+
+@pytest.mark.parametrize("text", ["日本語です", "ab日本", "é é", "😀a😀😀", "ab c"])
+def test_a_stream_continues_from_any_character(byte_fallback, text):
+    for at in range(1, len(text) + 1):
+        before = byte_fallback.encode(text[:at]).tolist()
+        following = byte_fallback.encode(text).tolist()[len(before) :]
+        stream = TextStream(byte_fallback, before=before)
+        assert "".join([*map(stream.add, following), stream.finish()]) == text[at:]
 
 
 def test_a_batch_is_each_prompt_alone(model, tokenizer):

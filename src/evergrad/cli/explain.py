@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from evergrad import models
-from evergrad.text import pieces
+from evergrad.text import pieces, tail
 
 from . import _options as options
 from ._output import JsonOption, UserError, print_json
@@ -135,7 +135,7 @@ def explain(
 
 def _label(tokenizer: Any, ids: Sequence[int], at: int) -> str:
     """What a token adds to those before it, on one line; … where it ends within a character."""
-    near = ids[max(at - 4, 0) : at + 1]  # no character has more than four tokens
+    near = tail(tokenizer, ids[: at + 1])
     return pieces(tokenizer, near)[-1].replace("\ufffd", PART).translate(CONTROLS) or PART
 
 

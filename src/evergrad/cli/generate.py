@@ -57,7 +57,7 @@ def generate(
     with options.usage():
         ids = loaded.tokenizer.prompt(prompt)
         options.expect_known(path, loaded, ids)
-        text = TextStream(loaded.tokenizer, stop or (), ids[-4:].tolist())
+        text = TextStream(loaded.tokenizer, stop or (), ids.tolist())
         tokens = loaded.stream(
             ids, max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
             repetition_penalty=repetition_penalty, stop=stop, seed=seed,

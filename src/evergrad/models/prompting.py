@@ -211,7 +211,7 @@ class Prompted:
             # What a token looks like may depend on those before it.
             None
             if self.tokenizer is None
-            else TextStream(self.tokenizer, strings, before[before < known][-4:].tolist())
+            else TextStream(self.tokenizer, strings, before[before < known].tolist())
             for before in ids
         ]
         running = stream(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .batch import IGNORE_INDEX, Batch, pack, windows
 from .cleaning import clean
-from .stream import TextStream, pieces
+from .stream import TextStream, pieces, tail
 from .tokenizer import Tokenizer
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "clean",
     "pack",
     "pieces",
+    "tail",
     "windows",
 ]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-__all__ = ["TextStream", "pieces"]
+__all__ = ["TextStream", "pieces", "tail"]
+
+#: Tokens that a character has at most.
+_CHARACTER = 4
 
 
 class _Decoder(Protocol):
@@ -25,8 +28,8 @@ class TextStream:
     stops : sequence of str
         Strings that end the text. They are not part of it.
     before : sequence of int
-        The last tokens of the text that is continued: some tokenizers decode a token differently
-        at the beginning of a text.
+        The text that is continued, or its last tokens, eight or so: some tokenizers decode a token
+        differently at the beginning of a text.
 
     Attributes
     ----------
@@ -59,7 +62,7 @@ class TextStream:
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
         # The tokens of the last piece are decoded again in front of the new ones, and cut off.
-        self._ids = [int(token) for token in before]
+        self._ids = tail(tokenizer, before)
         self._before = len(self._ids)
         self._pending = ""
         self.text = ""
@@ -79,8 +82,8 @@ class TextStream:
     def _decoded(self, final: bool) -> str:
         old = self._tokenizer.decode(self._ids[: self._before])
         new = self._tokenizer.decode(self._ids)[len(old) :]
-        # U+FFFD at the end: the bytes of a character may still be coming (at most four make one).
-        if new.endswith("\ufffd") and len(self._ids) - self._before < 4 and not final:
+        # U+FFFD at the end: the bytes of a character may still be coming .
+        if new.endswith("\ufffd") and len(self._ids) - self._before < _CHARACTER and not final:
             return ""
         self._ids = self._ids[self._before :]
         self._before = len(self._ids)
@@ -136,6 +139,36 @@ def pieces(tokenizer: _Decoder, ids: Sequence[int]) -> list[str]:
     if found:
         found[-1] += text[end:]
     return found
+
+
+def tail(tokenizer: _Decoder, ids: Sequence[int]) -> list[int]:
+    """The last tokens of a text, a few, from the beginning of a character.
+
+    SentencePiece's bytes decode together or not at all: what starts within a character makes all
+    characters that follow it U+FFFD, as long as they are bytes.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+        Decodes.
+    ids : sequence of int
+        [n]: the text.
+
+    Returns
+    -------
+    list of int
+        Four to seven of them, or all if there are fewer.
+
+    Examples
+    --------
+    >>> from evergrad.text import Tokenizer
+    >>> tokenizer = Tokenizer.train([""], vocab_size=257)
+    >>> tokenizer.decode(tail(tokenizer, tokenizer.encode("日本語").tolist()))
+    '本語'
+    """
+    near = [int(token) for token in ids[1 - 2 * _CHARACTER :]]
+    ends = (near[-count:] for count in range(_CHARACTER, 2 * _CHARACTER))
+    return min(ends, key=lambda end: tokenizer.decode(end).count("\ufffd"))
 
 
 def _overlap(text: str, stop: str) -> int:
