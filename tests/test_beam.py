@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 
@@ -79,6 +82,35 @@ def test_generate_takes_texts_and_ids():
     assert isinstance(model.generate("a text", 6, num_beams=2), str)
     assert model.generate(["a text"], 6, num_beams=2) == [tokenizer.decode(ids)]
     assert model.training
+
+
+def test_a_generation_config_is_heeded_and_saved(pair, tmp_path):
+    """Its ends, and a start that stands nowhere else; transformers reads what we save of both."""
+    ours, theirs, stop = pair
+    theirs.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    del settings["decoder_start_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    told = {"decoder_start_token_id": 6, "eos_token_id": [1, stop], "pad_token_id": 0}
+    (tmp_path / "generation_config.json").write_text(json.dumps(told))
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({f"w{token}": token for token in range(48)}, unk_token="w0")
+    )
+    inner.save(str(tmp_path / "tokenizer.json"))
+    kind = transformers.T5ForConditionalGeneration
+    reference = kind.from_pretrained(tmp_path)
+    ours = models.from_pretrained(tmp_path)
+    ours.save_pretrained(tmp_path / "again")
+    again = kind.from_pretrained(tmp_path / "again")
+    ended = 0
+    for prompt in PROMPTS:
+        expected = reference.generate(torch.tensor([prompt]), max_new_tokens=12)[0].tolist()
+        assert expected[0] == 6
+        answer = ours.generate(prompt, 12).tolist()
+        ended += len(answer) < 12
+        assert answer == [token for token in expected[1:] if token not in (1, stop)]
+        assert again.generate(torch.tensor([prompt]), max_new_tokens=12)[0].tolist() == expected
+    assert ended
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,8 @@ class Answering:
     Attributes
     ----------
     tokenizer : Tokenizer or None
-        Between texts and ids. Without one, prompts are ids.
+        Between texts and ids, and its `ends` end an answer, beside the configuration's `eos_token`.
+        Without one, prompts are ids.
     """
 
     tokenizer: Tokenizer | None = None
@@ -229,9 +230,10 @@ class Answering:
         """
         single = is_single(prompt)
         prompts = [prompt] if single else list(prompt)
+        ends = ends_of(self.config) | (set() if self.tokenizer is None else self.tokenizer.ends)
         answers: list[Any] = beam_search(
             self, [self._ids(each) for each in prompts], max_new_tokens, num_beams,
-            length_penalty, ends_of(self.config), known_tokens(self),
+            length_penalty, ends, known_tokens(self),
         )  # fmt: skip
         for i, each in enumerate(prompts):
             if isinstance(each, str):

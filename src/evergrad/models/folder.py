@@ -55,7 +55,8 @@ def load(folder: str | Path) -> Any:
     Parameters
     ----------
     folder : path
-        Holds config.json, and model.safetensors or the shards of its index.
+        Holds config.json, and model.safetensors or the shards of its index. What an
+        encoder-decoder's answers begin with may stand in a generation_config.json instead.
 
     Returns
     -------
@@ -83,6 +84,11 @@ def load(folder: str | Path) -> Any:
     settings = io.read_json(folder / "config.json")
     try:
         _kind(settings)
+        start = "decoder_start_token_id"
+        if settings.get("is_encoder_decoder") and settings.get(start) is None:
+            told = io.JsonObject(folder / "generation_config.json", optional=True)
+            if (token := told.get(start, (int,), "an integer")) is not None:
+                settings[start] = token
         return build(settings, io.read_weights(folder))
     except io.CorruptFileError:
         raise

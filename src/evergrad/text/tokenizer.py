@@ -334,7 +334,7 @@ class Tokenizer:
             Gets a tokenizer.json, a tokenizer_config.json, a generation_config.json with the tokens
             that begin, end and fill up texts, and, where there is a chat template, a
             chat_template.jinja. Made where it is missing. What else a generation_config.json says
-            stays there.
+            stays there; what answers begin with comes from a model's config.json.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -362,6 +362,10 @@ class Tokenizer:
             "eos_token_id": ends[0] if len(ends) == 1 else ends or None,
             "pad_token_id": self.pad,
         }
+        # Who finds this file does not look into the model's for what its answers begin with.
+        start = "decoder_start_token_id"
+        if given := _Settings(path.with_name("config.json")).ids(start):
+            ids[start] = given[0]
         found = {name: value for name, value in _Settings(path).values.items() if name not in ids}
         found |= {name: value for name, value in ids.items() if value is not None}
         if found or path.exists():
