@@ -257,8 +257,36 @@ def test_own_tokenizers_reload_from_folders(tmp_path):
         assert each.prompt("").tolist() == [0]
 
 
+def test_own_tokenizers_begin_texts_in_transformers_as_here(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    own = Tokenizer.train(LINES, vocab_size=400)
+    own.save_folder(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs(LINES[:100])["input_ids"] == [own.prompt(line).tolist() for line in LINES[:100]]
+
+
+@pytest.mark.parametrize("told", [True, False, None])
+def test_the_tokenizer_itself_says_what_begins_texts(tmp_path, told):
+    """Its post-processor does, whatever is said beside it."""
+    transformers = pytest.importorskip("transformers")
+    inner = Tokenizer.train(LINES, vocab_size=400)._inner
+    inner.add_special_tokens(["<s>"])
+    around = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", inner.token_to_id("<s>"))]
+    )
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>"}
+    if told is not None:
+        settings["add_bos_token"] = told
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    for inner.post_processor in (around, tokenizers.processors.ByteLevel()):
+        inner.save(str(tmp_path / "tokenizer.json"))
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        assert Tokenizer.from_folder(tmp_path).prompt("a b").tolist() == theirs("a b")["input_ids"]
+
+
 def test_settings_beside_the_tokenizer(tmp_path):
     own = Tokenizer.train(LINES, vocab_size=400)
+    own._inner.post_processor = None  # what it says itself goes before all settings
     own.save(tmp_path / "tokenizer.json")
     first, second = own._inner.id_to_token(300), own._inner.id_to_token(301)
     (tmp_path / "config.json").write_text('{"bos_token_id": 300, "eos_token_id": 50256}')

@@ -113,6 +113,9 @@ class Tokenizer:
             around = inner.encode("", add_special_tokens=True).ids
             add_bos = self.bos is not None and around[:1] == [self.bos]
         self.add_bos: bool = add_bos and self.bos is not None
+        if self.add_bos and inner.post_processor is None:
+            # A tokenizer.json says by itself what begins texts: transformers asks nothing else.
+            vocabulary.add_around(_tokenizers(), inner, known["bos_token"], None)
         # Where every text begins with `bos`, documents do. Elsewhere what separates them stands in
         # front of each, and `bos` may begin a turn of a conversation: SmolLM2's does.
         begins = [self.bos, eot, self.eos] if self.add_bos else [eot, self.bos, self.eos]
@@ -258,12 +261,14 @@ class Tokenizer:
                     ends.update(ids)
                 if ids:
                     special.setdefault(f"{name}_token", inner.id_to_token(ids[0]))
+        add_bos = settings.get("add_bos_token", (bool,), "true or false")
         template = folder / "chat_template.jinja"
         return cls(
             inner,
             special or None,
             ends=ends,
-            add_bos=settings.get("add_bos_token", (bool,), "true or false"),
+            # What the tokenizer itself puts around texts goes before what is said of it.
+            add_bos=add_bos if inner.post_processor is None else None,
             chat_template=template.read_text("utf-8")
             if template.exists()
             else settings.default_template(),
