@@ -23,6 +23,7 @@ pytest.importorskip("tokenizers")
 import tokenizers
 
 import evergrad
+from evergrad import models
 from evergrad.io import CorruptFileError
 from evergrad.text import Tokenizer, vocabulary
 
@@ -89,6 +90,10 @@ def metadata_of(path):
     """A GGUF file's keys and values, as the `gguf` package reads them."""
     reader = pytest.importorskip("gguf").GGUFReader(path)
     return {key: field.contents() for key, field in reader.fields.items()}
+
+
+def transformers_tokenizer(folder):
+    return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
@@ -470,6 +475,35 @@ def test_a_role_in_a_gguf_does_not_make_a_word_special():
     assert (ours.pad, ours.eos) == (pad, size)
     expected = [*inner.encode("a.__init__").ids, size]
     assert ours.encode("a.__init__<end>", parse_special=True).tolist() == expected
+
+
+def test_a_saved_bert_reads_pairs_in_transformers(minilm, minilm_oracle, tmp_path):
+    config = models.BertConfig(minilm.vocab_size, layers=1, heads=1, dim=4, hidden=4)
+    model = models.Bert(config)
+    model.tokenizer = minilm
+    model.save_pretrained(tmp_path)
+    theirs = transformers_tokenizer(tmp_path)
+    pairs = [LINES[:100], LINES[100:200]]
+    expected = minilm_oracle(*pairs, truncation=True)
+    assert "token_type_ids" in expected
+    assert dict(theirs(*pairs, truncation=True)) == dict(expected)
+    assert theirs.model_max_length == minilm_oracle.model_max_length == 512
+
+
+def test_settings_for_others_are_saved_again(tmp_path):
+    own = Tokenizer.train(LINES, vocab_size=400)
+    own.save_folder(tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    told = {
+        "model_input_names": ["input_ids"],
+        "model_max_length": 64,
+        "padding_side": "left",
+        "truncation_side": "left",
+    }
+    path.write_text(json.dumps({**json.loads(path.read_text()), **told}))
+    Tokenizer.from_folder(tmp_path).save_folder(tmp_path / "again")
+    again = transformers_tokenizer(tmp_path / "again")
+    assert {name: getattr(again, name) for name in told} == told
 
 
 def test_older_vocabularies_are_named_with_the_remedy(minilm_folder, minilm, tmp_path):

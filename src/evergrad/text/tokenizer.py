@@ -121,6 +121,7 @@ class Tokenizer:
         begins = [self.bos, eot, self.eos] if self.add_bos else [eot, self.bos, self.eos]
         self._begin: int | None = next((token for token in begins if token is not None), None)
         self.chat_template = chat_template
+        self._kept: dict[str, Any] = {}  # of tokenizer_config.json, for whoever reads it next
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -263,7 +264,7 @@ class Tokenizer:
                     special.setdefault(f"{name}_token", inner.id_to_token(ids[0]))
         add_bos = settings.get("add_bos_token", (bool,), "true or false")
         template = folder / "chat_template.jinja"
-        return cls(
+        made = cls(
             inner,
             special or None,
             ends=ends,
@@ -273,6 +274,8 @@ class Tokenizer:
             if template.exists()
             else settings.default_template(),
         )
+        made._kept = {name: settings.values[name] for name in _KEPT if name in settings.values}
+        return made
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -339,7 +342,8 @@ class Tokenizer:
             Gets a tokenizer.json, a tokenizer_config.json, a generation_config.json with the tokens
             that begin, end and fill up texts, and, where there is a chat template, a
             chat_template.jinja. Made where it is missing. What else a generation_config.json says
-            stays there; what answers begin with comes from a model's config.json.
+            stays there; what answers begin with, and whether a model wants to know which text of
+            a pair a token is of, comes from the model's config.json in the folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -348,8 +352,13 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "add_bos_token": self.add_bos,
             "clean_up_tokenization_spaces": False,
+            **self._kept,
             **self._special,
         }
+        # A model of pairs of texts is to be told which of them a token is of.
+        if _Settings(folder / "config.json").values.get("type_vocab_size"):
+            names = ["input_ids", "token_type_ids", "attention_mask"]
+            settings.setdefault("model_input_names", names)
         io.write_json(folder / "tokenizer_config.json", settings)
         self._save_ids(folder / "generation_config.json")
         if self.chat_template is not None:
@@ -632,6 +641,9 @@ class Tokenizer:
 _ROLES = tuple(
     f"{name}_token" for name in ("bos", "eos", "unk", "pad", "sep", "cls", "mask", "eot", "eom")
 )
+
+#: What else it says that changes what others make of texts.
+_KEPT = ("model_input_names", "model_max_length", "padding_side", "truncation_side")
 
 
 def _read(path: Path) -> Any:
