@@ -212,6 +212,27 @@ def test_truncation_keeps_the_special_tokens(minilm, minilm_oracle, limit):
     assert len(minilm.encode(text)) == 300, "the limit is that of one call"
 
 
+@pytest.mark.parametrize(("side", "direction"), [("left", None), (None, "left"), ("right", "left")])
+def test_truncation_is_on_the_side_that_files_say(minilm_folder, tmp_path, side, direction):
+    inner = tokenizers.Tokenizer.from_file(str(minilm_folder / "tokenizer.json"))
+    inner.no_truncation()
+    if direction is not None:
+        inner.enable_truncation(128, direction=direction)
+    inner.save(str(tmp_path / "tokenizer.json"))
+    settings = json.loads((minilm_folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings |= {"truncation_side": side} if side else {}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    ours = Tokenizer.from_folder(tmp_path)
+    ours.save_folder(tmp_path / "again")
+    again = Tokenizer.from_folder(tmp_path / "again")
+    for folder in (tmp_path, tmp_path / "again"):
+        theirs = transformers_tokenizer(folder)(LINES[:100], truncation=True, max_length=16)
+        for each in (ours, again):
+            ids = lists(each.encode_many(LINES[:100], add_special_tokens=True, max_tokens=16))
+            assert ids == theirs["input_ids"]
+
+
 def test_minilm_special_tokens(minilm, minilm_oracle):
     assert (minilm.bos, minilm.eos, minilm.eot) == (None, None, None)
     assert (minilm.pad, minilm.unk) == (minilm_oracle.pad_token_id, minilm_oracle.unk_token_id)
@@ -370,6 +391,7 @@ def test_texts_are_any_iterable_but_a_string(minilm):
         ("special_tokens_map", {"eos_token": 5}, "a token, is 5"),
         ("tokenizer_config", {"eos_token": {"text": "a"}}, "a token, is {'text': 'a'}"),
         ("tokenizer_config", {"add_bos_token": "no"}, "true or false, is 'no'"),
+        ("tokenizer_config", {"truncation_side": "up"}, '"left" or "right", is \'up\''),
         ("tokenizer_config", {"chat_template": 5}, "a text, or a list"),
         ("tokenizer_config", {"chat_template": [{"name": "default"}]}, "a text, or a list"),
         ("tokenizer_config", {"chat_template": ["a"]}, "a text, or a list"),

@@ -83,7 +83,11 @@ class Tokenizer:
         self._size: int | None = None  # looked for once
         self._lock = threading.Lock()  # the package keeps what a call asks for as a setting
         inner.encode_special_tokens = True  # as ordinary text; the file does not store this
-        inner.no_padding()  # files made elsewhere may pad and truncate
+        # Files made elsewhere may pad and truncate; we do when asked to, at the end that they say.
+        self._kept: dict[str, Any] = {}  # of tokenizer_config.json, for whoever reads it next
+        if inner.truncation is not None:
+            self._kept["truncation_side"] = inner.truncation["direction"]
+        inner.no_padding()
         inner.no_truncation()
         if special is None and inner.token_to_id(END_OF_TEXT) is not None:
             # As evergrad trains: the one special token stands in front of every document.
@@ -121,7 +125,6 @@ class Tokenizer:
         begins = [self.bos, eot, self.eos] if self.add_bos else [eot, self.bos, self.eos]
         self._begin: int | None = next((token for token in begins if token is not None), None)
         self.chat_template = chat_template
-        self._kept: dict[str, Any] = {}  # of tokenizer_config.json, for whoever reads it next
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -274,7 +277,9 @@ class Tokenizer:
             if template.exists()
             else settings.default_template(),
         )
-        made._kept = {name: settings.values[name] for name in _KEPT if name in settings.values}
+        made._kept |= {name: settings.values[name] for name in _KEPT if name in settings.values}
+        if made._kept.get("truncation_side", "right") not in ("left", "right"):
+            raise settings.error("truncation_side", '"left" or "right"')
         return made
 
     @classmethod
@@ -412,7 +417,8 @@ class Tokenizer:
             Take special tokens that the text spells out as such. Otherwise they are text like any
             other: what a user writes cannot end a document.
         max_tokens : int, optional
-            Cut longer texts at their end; the special tokens around them stay.
+            Cut longer texts at their end, or at their beginning where the tokenizer's files say
+            so (``truncation_side``); the special tokens around them stay.
 
         Returns
         -------
@@ -497,7 +503,8 @@ class Tokenizer:
             try:
                 inner.encode_special_tokens = not parse_special
                 if max_tokens is not None:
-                    inner.enable_truncation(max_tokens)
+                    side = self._kept.get("truncation_side", "right")
+                    inner.enable_truncation(max_tokens, direction=side)
                 yield
             finally:
                 inner.encode_special_tokens = True
