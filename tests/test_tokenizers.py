@@ -877,6 +877,25 @@ def test_chats_are_written_as_in_transformers(smollm, smollm_oracle, messages, p
         assert ours.encode(text, parse_special=True).tolist() == ids
 
 
+def test_keys_of_none_are_left_out_as_in_transformers(smollm, smollm_oracle):
+    pytest.importorskip("jinja2")
+    call = {"type": "function", "function": {"name": "f", "arguments": {"x": None}}}
+    messages = [
+        {"role": "user", "content": "Hello", "tool_calls": None},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ m.content is none }}"
+        "{% if m.tool_calls is defined %}{{ m.tool_calls | tojson }}{% endif %}{% endfor %}"
+    )
+    ours = Tokenizer(smollm._inner, chat_template=template)
+    theirs = smollm_oracle.apply_chat_template(
+        messages, chat_template=template, add_generation_prompt=True, tokenize=False
+    )
+    assert ours.chat(messages) == theirs
+    assert messages[0]["tool_calls"] is None
+
+
 def test_bad_chats_are_named(smollm, minilm):
     pytest.importorskip("jinja2")
     user = {"role": "user", "content": "Hello"}

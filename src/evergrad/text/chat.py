@@ -24,7 +24,7 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
         In the dialect of Hugging Face's ``chat_template``.
     messages : sequence of mapping
         Each with ``"role"`` (system, user, assistant ...) and ``"content"``; further keys are for
-        the template.
+        the template. A key whose value is None is as good as none.
     **variables
         What else the template may ask for: ``add_generation_prompt``, ``bos_token`` ...
 
@@ -63,7 +63,9 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
         if not isinstance(message.get("role"), str):
             raise ValueError(f"chat: messages[{position}] has no role: {dict(message)!r}")
     jinja2, compiled = _compiled(template)
-    plain = json.loads(json.dumps([dict(message) for message in messages]))
+    # Templates ask whether a key is there: beside tool calls, a content of None is nothing said.
+    given = [{k: v for k, v in message.items() if v is not None} for message in messages]
+    plain = json.loads(json.dumps(given))
     try:
         return str(compiled.render(messages=plain, **variables))
     # A template is a program: it may fail in any way.
