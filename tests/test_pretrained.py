@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import evergrad
-from evergrad import models, train
+from evergrad import models, nn, train
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -85,6 +85,20 @@ def test_a_folder_in_few_bits(tmp_path):
     model = evergrad.from_pretrained(tmp_path, dtype="int8")
     assert {getattr(p.data, "kind", "f32") for p in model.parameters()} <= {"q8_0", "bf16", "f32"}
     assert model.logits(np.arange(5)).shape == (5, 50)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("f16", torch.float16), ("bf16", torch.bfloat16)])
+def test_16_bits_need_no_whole_groups(tmp_path, dtype, kind):
+    small = models.Llama(models.LlamaConfig(50, layers=1, heads=4, dim=24, hidden=40, context=40))
+    small.save_pretrained(tmp_path)
+    few = evergrad.from_pretrained(tmp_path, dtype=dtype)
+    assert {getattr(p.data, "kind", "f32") for p in few.parameters()} == {dtype, "f32"}
+    assert nn.quantize(small, dtype).otherwise == ()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=kind)
+    ids = np.arange(40)
+    with torch.no_grad():
+        expected = theirs.float()(torch.tensor(ids[None])).logits[0].numpy()
+    np.testing.assert_allclose(few.logits(ids), expected, atol=1e-4 * abs(expected).max())
 
 
 def test_a_folder_without_a_model(tmp_path):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import ops
+from ..ops.quant import BLOCKS
 from .embedding import Embedding
 from .flat import flatten_
 from .linear import Linear
@@ -58,7 +59,8 @@ def quantize(model: Module, kind: str) -> Quantized:
     >>> net(np.ones((1, 64), np.float32))[0].shape
     (1, 32)
     """
-    ops.quantize(np.zeros((0, 32), np.float32), kind)  # knows the kind, before anything changes
+    empty = ops.quantize(np.zeros((0, 32), np.float32), kind)  # knows it, before anything changes
+    group, _ = BLOCKS[empty.kind]
     before, otherwise = _bytes(model), []
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for _, layer in model.named_modules():
@@ -69,7 +71,7 @@ def quantize(model: Module, kind: str) -> Quantized:
         weight = layer.weight
         if isinstance(weight.data, ops.QuantizedWeight):
             continue  # tied, or so already
-        whole = weight.data.shape[1] % 32 == 0
+        whole = weight.data.shape[1] % group == 0
         if not whole:
             otherwise.append(names[id(weight)])
         weight.requires_grad = False
