@@ -24,9 +24,18 @@ transformers.utils.logging.disable_progress_bar()
 pytestmark = pytest.mark.filterwarnings("default")  # their warnings are not ours
 
 
-@pytest.mark.parametrize("name", ["no/such/thing/at/all", "missing.gguf", "./missing", "a b/c"])
+@pytest.mark.parametrize(
+    "name", ["no/such/thing/at/all", "missing.gguf", "./missing", "a b/c", "modèles/été"]
+)
 def test_a_path_that_does_not_exist(name):
     with pytest.raises(FileNotFoundError, match=rf"^{name}: no such file or folder$"):
+        evergrad.from_pretrained(name)
+
+
+@pytest.mark.parametrize("name", ["models/my--model", "models/mine.", "a/" + "b" * 100])
+def test_a_name_that_nobody_may_have(name):
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(FileNotFoundError, match=rf"^{name}: no such folder, nor fetched: "):
         evergrad.from_pretrained(name)
 
 

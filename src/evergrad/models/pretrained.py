@@ -18,7 +18,7 @@ __all__ = ["from_pretrained", "locate"]
 #: How matrices can be held.
 DTYPES = ("float32", *ALIASES, *CODED)
 #: "owner/name", as models are called on the Hugging Face Hub.
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 #: What is fetched of it.
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 
@@ -127,6 +127,7 @@ def _download(name: str) -> Path:
         ) from error
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))
-    except OSError as error:  # of the network, and of a name that nobody has
+    # Of the network, of a name that nobody has, and of one that nobody may have.
+    except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise FileNotFoundError(f"{name}: no such folder, nor fetched: {reason}") from error
