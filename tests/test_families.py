@@ -602,3 +602,11 @@ def test_gradient_in_float64_equals_finite_differences(name):
             assert slope == pytest.approx(
                 flat.grad @ direction, rel=0, abs=1e-7 * np.linalg.norm(flat.grad)
             )
+
+
+def test_rows_that_a_t5_has_not_read_leave_its_cache_as_it_was():
+    model = models.T5(models.T5Config(VOCAB, 1, heads=2, head_dim=8, dim=16, hidden=24))
+    cache = model.new_cache(model.encode(np.array([1, 2, 3])))
+    with pytest.raises(IndexError, match=r"rows must lie in \[0, 2\), got \[2\]"):
+        model.logits(np.array([0, 4]), cache=cache, rows=np.array([2]))
+    assert cache.lengths.tolist() == [0]

@@ -350,9 +350,7 @@ class CausalLM(Prompted, TokenModel):
         """
         if cu_seqlens is None:
             cu_seqlens = np.array([0, len(input_ids)])
-        total = len(input_ids)
-        if rows is not None and len(rows) and not -total <= np.min(rows) <= np.max(rows) < total:
-            raise IndexError(f"rows must lie in [0, {total}), got {np.asarray(rows)}")
+        check_rows(rows, len(input_ids))
         if cache is not None and _are_last(rows, cu_seqlens):
             hidden = self._behind(cache, input_ids, cu_seqlens, last_only=True)
         else:
@@ -360,6 +358,12 @@ class CausalLM(Prompted, TokenModel):
             hidden = hidden if rows is None else hidden[rows]
         out, _ = self.head(hidden, need_dx=False)
         return out
+
+
+def check_rows(rows: Array | None, total: int) -> None:
+    """Refuse rows beyond the tokens before a cache takes these."""
+    if rows is not None and len(rows) and not -total <= np.min(rows) <= np.max(rows) < total:
+        raise IndexError(f"rows must lie in [0, {total}), got {np.asarray(rows)}")
 
 
 def positions_of(cu_seqlens: Array) -> Array:

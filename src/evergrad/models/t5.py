@@ -16,7 +16,7 @@ from .. import nn
 from ..nn import Array, once
 from .beam import Answering
 from .cache import CrossCache
-from .language_model import PreNormBlock, TokenModel
+from .language_model import PreNormBlock, TokenModel, check_rows
 from .settings import ACTIVATION_NAMES, SPECIAL_TOKENS, SYNONYMS, from_settings, to_settings
 from .weights import WeightNames, has_own_head
 
@@ -672,11 +672,14 @@ class T5(Answering, TokenModel):
         ------
         ValueError
             When neither or both of cache and encoded are given.
+        IndexError
+            When there is no such row. Nothing has been read then.
         """
         if (cache is None) == (encoded is None):
             raise ValueError("logits needs either a cache, or what `encode` returned")
         if cu_seqlens is None:
             cu_seqlens = np.array([0, len(decoder_ids)])
+        check_rows(rows, len(decoder_ids))
         if encoded is not None:
             hidden, _ = self._decode(decoder_ids, cu_seqlens, encoded, False, False)
         else:
