@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pydoc_data.topics
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 import evergrad
 from evergrad import models, nn, train
+from evergrad.text import Tokenizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -108,6 +110,32 @@ def test_16_bits_need_no_whole_groups(tmp_path, dtype, kind):
     with torch.no_grad():
         expected = theirs.float()(torch.tensor(ids[None])).logits[0].numpy()
     np.testing.assert_allclose(few.logits(ids), expected, atol=1e-4 * abs(expected).max())
+
+
+def test_a_folder_forgets_the_tokenizer_of_another_model(tmp_path):
+    pytest.importorskip("tokenizers")
+    first, second = (Tokenizer.train([text], vocab_size=257) for text in ("a", "b"))
+    first.chat_template = "{{ messages[0].content }}"
+    model = small_llama()
+    wide = models.Llama(models.LlamaConfig(257, layers=1, heads=2, dim=8, hidden=8))
+    wide.tokenizer = first
+    wide.save_pretrained(tmp_path)
+    roles = {"pad_token": "a", "eos_token": "<|endoftext|>"}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(roles))
+    (tmp_path / "vocab.txt").write_text("not ours")
+    wide.tokenizer = second
+    wide.save_pretrained(tmp_path)
+    ours = evergrad.from_pretrained(tmp_path).tokenizer
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.chat_template is theirs.chat_template is None
+    assert ours.pad is theirs.pad_token is None
+    wide.tokenizer = None
+    wide.save_pretrained(tmp_path)
+    assert evergrad.from_pretrained(tmp_path).tokenizer.vocab_size == 257, "it may be the model's"
+    model.save_pretrained(tmp_path)
+    assert evergrad.from_pretrained(tmp_path).tokenizer is None
+    left = {"config.json", "generation_config.json", "model.safetensors", "vocab.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_a_folder_without_a_model(tmp_path):

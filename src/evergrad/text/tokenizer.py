@@ -347,8 +347,9 @@ class Tokenizer:
             Gets a tokenizer.json, a tokenizer_config.json, a generation_config.json with the tokens
             that begin, end and fill up texts, and, where there is a chat template, a
             chat_template.jinja. Made where it is missing. What else a generation_config.json says
-            stays there; what answers begin with, and whether a model wants to know which text of
-            a pair a token is of, comes from the model's config.json in the folder.
+            stays there; a special_tokens_map.json, an added_tokens.json and a chat template of
+            another tokenizer do not. What answers begin with, and whether a model wants to know
+            which text of a pair a token is of, comes from the model's config.json in the folder.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -368,6 +369,9 @@ class Tokenizer:
         self._save_ids(folder / "generation_config.json")
         if self.chat_template is not None:
             io.write_atomic(folder / "chat_template.jinja", self.chat_template.encode())
+        # What another tokenizer left there would be read as this one's.
+        for name in _BESIDE if self.chat_template is None else _OLDER_SETTINGS:
+            (folder / name).unlink(missing_ok=True)
 
     def _save_ids(self, path: Path) -> None:
         """Write which tokens begin, end and fill up, among them ends that no other file tells."""
@@ -715,6 +719,25 @@ _OLDER = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
+
+#: What tokenizer.json and tokenizer_config.json have come to hold, and all that is read with them.
+_OLDER_SETTINGS = ("special_tokens_map.json", "added_tokens.json")
+_BESIDE = (*_OLDER_SETTINGS, "chat_template.jinja")
+
+
+def remove_unfit(folder: Path, vocab_size: int) -> None:
+    """Remove a folder's tokenizer if it has more tokens than the model that is saved there.
+
+    One that fits may be the model's, saved by itself, and is left; and what is not read is.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        if not path.exists() or Tokenizer.load(path).vocab_size <= vocab_size:
+            return
+    except (ImportError, ValueError):
+        return
+    for name in (path.name, "tokenizer_config.json", *_BESIDE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def older_files(folder: Path) -> list[str]:
