@@ -82,7 +82,7 @@ class TextStream:
     def _decoded(self, final: bool) -> str:
         old = self._tokenizer.decode(self._ids[: self._before])
         new = self._tokenizer.decode(self._ids)[len(old) :]
-        # U+FFFD at the end: the bytes of a character may still be coming .
+        # U+FFFD at the end: the bytes of a character may still be coming.
         if new.endswith("\ufffd") and len(self._ids) - self._before < _CHARACTER and not final:
             return ""
         self._ids = self._ids[self._before :]

@@ -86,8 +86,8 @@ def from_gguf(
                 raise ValueError(
                     f"tokenizer.ggml.{key}_token_id: expected an integer, got {token_id!r:.80}"
                 )
-            if 0 <= token_id < len(tokens):
-                token = special.setdefault(name, tokens[int(token_id)])
+            if 0 <= token_id < len(tokens) and name not in special:
+                special[name] = token = tokens[int(token_id)]
                 # A word of the vocabulary may have a role, as that to fill up, and stay a word.
                 if given is None or types[int(token_id)] != _NORMAL:
                     marked.append(token)
