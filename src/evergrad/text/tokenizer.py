@@ -367,11 +367,14 @@ class Tokenizer:
             settings.setdefault("model_input_names", names)
         io.write_json(folder / "tokenizer_config.json", settings)
         self._save_ids(folder / "generation_config.json")
-        if self.chat_template is not None:
-            io.write_atomic(folder / "chat_template.jinja", self.chat_template.encode())
         # What another tokenizer left there would be read as this one's.
-        for name in _BESIDE if self.chat_template is None else _OLDER_SETTINGS:
+        for name in _OLDER_SETTINGS:
             (folder / name).unlink(missing_ok=True)
+        template = folder / "chat_template.jinja"
+        if self.chat_template is None:
+            template.unlink(missing_ok=True)
+        else:
+            io.write_atomic(template, self.chat_template.encode())
 
     def _save_ids(self, path: Path) -> None:
         """Write which tokens begin, end and fill up, among them ends that no other file tells."""
@@ -720,24 +723,8 @@ _OLDER = (
     "tokenizer.model",
 )
 
-#: What tokenizer.json and tokenizer_config.json have come to hold, and all that is read with them.
+#: What tokenizer.json and tokenizer_config.json have come to hold.
 _OLDER_SETTINGS = ("special_tokens_map.json", "added_tokens.json")
-_BESIDE = (*_OLDER_SETTINGS, "chat_template.jinja")
-
-
-def remove_unfit(folder: Path, vocab_size: int) -> None:
-    """Remove a folder's tokenizer if it has more tokens than the model that is saved there.
-
-    One that fits may be the model's, saved by itself, and is left; and what is not read is.
-    """
-    path = folder / "tokenizer.json"
-    try:
-        if not path.exists() or Tokenizer.load(path).vocab_size <= vocab_size:
-            return
-    except (ImportError, ValueError):
-        return
-    for name in (path.name, "tokenizer_config.json", *_BESIDE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def older_files(folder: Path) -> list[str]:
