@@ -79,7 +79,7 @@ def _model(path: Path) -> dict[str, Any]:
         "architecture": f"{type(model).__name__}, {config.layers} layers",
         "parameters": options.count_parameters(model),
         "memory": _memory(model),
-        "context": getattr(config, "context", None),  # relative positions have no end
+        "context": config.context,
         "tokenizer": "none" if tokenizer is None else f"{tokenizer.vocab_size} tokens",
         **config.to_dict(),
     }
