@@ -741,3 +741,12 @@ def test_ctrl_c_changes_nothing(store, texts):
     assert "interrupted; the current version is as it was" in error
     assert "Traceback" not in error
     assert (VersionStore(store).current().name, len(VersionStore(store).list())) == before
+
+
+def test_changes_in_words():
+    from evergrad.cli._show import more_or_fewer, percent
+
+    assert more_or_fewer(0.0123) == "1.2 % more bits than before"
+    assert more_or_fewer(-0.2) == "20.0 % fewer bits than before"
+    assert more_or_fewer(-0.0004) == more_or_fewer(0.0) == "as many bits as before"
+    assert [percent(x) for x in (-0.0004, 0.0123, -0.2)] == ["+0.0 %", "+1.2 %", "-20.0 %"]

@@ -12,7 +12,7 @@ from ._screen import out
 
 def percent(fraction: float) -> str:
     """``+1.2 %`` or ``-1.2 %``."""
-    return f"{100 * fraction:+.1f} %"
+    return f"{round(100 * fraction, 1) + 0.0:+.1f} %"  # never -0.0
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -54,16 +54,19 @@ def show_report(report: Report) -> None:
 def sentences(report: Report) -> list[str]:
     """Progress and forgetting in words."""
     name = report.domain
-    told = [
-        f"Progress: {name} needs {abs(100 * report.progress):.1f} % "
-        f"{'fewer' if report.progress >= 0 else 'more'} bits than before."
-    ]
+    told = [f"Progress: {name} needs {more_or_fewer(-report.progress)}."]
     for old, worse in report.forgetting.items():
-        if worse > 0:
-            told.append(f"Forgetting: {old} needs {100 * worse:.1f} % more bits than before.")
-        else:
-            told.append(f"Nothing forgotten: {old} needs {-100 * worse:.1f} % fewer bits.")
+        what = "Forgetting" if worse > 0 else "Nothing forgotten"
+        told.append(f"{what}: {old} needs {more_or_fewer(worse)}.")
     return told
+
+
+def more_or_fewer(worse: float) -> str:
+    """``1.2 % more bits than before``, to the digit that is shown."""
+    shown = f"{abs(100 * worse):.1f}"
+    if shown == "0.0":
+        return "as many bits as before"
+    return f"{shown} % {'more' if worse > 0 else 'fewer'} bits than before"
 
 
 def verdict(report: Report) -> str:

@@ -21,7 +21,7 @@ from . import _options as options
 from ._demo_plot import plot_stages
 from ._output import JsonOption, UserError, print_json
 from ._screen import note, out
-from ._show import table, verdict
+from ._show import more_or_fewer, table, verdict
 from ._verb import verb
 
 MARK = "demo.json"
@@ -296,9 +296,9 @@ def _sentences(result: DemoResult) -> list[str]:
         f"before ({before.bits_per_byte['prose']:.2f} to {prose.bits_per_byte['prose']:.2f} "
         "per byte).",
         f"Code without replay: code takes {100 * naive.report.progress:.0f} % fewer bits, but "
-        f"prose {_more(lost)}.",
+        f"{_kept(naive.report, 'prose')}.",
         f"Code with replay: code takes {100 * replay.report.progress:.0f} % fewer bits, and "
-        f"prose {_more(kept)}.",
+        f"{_kept(replay.report, 'prose')}.",
     ]
     if lost > 0:
         told.append(
@@ -308,10 +308,13 @@ def _sentences(result: DemoResult) -> list[str]:
     return told
 
 
-def _more(worse: float) -> str:
-    if worse > 0:
-        return f"{100 * worse:.1f} % more than it did: forgotten"
-    return f"{-100 * worse:.1f} % fewer than it did: nothing forgotten"
+def _kept(report: Report, name: str) -> str:
+    worse = report.forgetting[name]
+    if worse <= 0:
+        told = "nothing forgotten"
+    else:
+        told = "no more than the gate allows" if report.accepted else "forgotten"
+    return f"{name} takes {more_or_fewer(worse)}: {told}"
 
 
 def _show(result: DemoResult) -> None:
