@@ -620,6 +620,7 @@ def test_a_full_disk_gets_a_line():
         run = subprocess.run(
             [sys.executable, "-m", "evergrad", "info", "--json"],
             stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False,
+            timeout=60,
         )  # fmt: skip
     assert run.returncode == 1
     assert run.stderr == "evergrad: [Errno 28] No space left on device\n"
@@ -632,7 +633,7 @@ def test_an_error_is_told_where_nobody_reads_the_result(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "evergrad", "versions", "--json"],
         stdout=writer, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, check=False,
-        cwd=tmp_path,
+        cwd=tmp_path, timeout=60,
     )  # fmt: skip
     os.close(writer)
     assert run.returncode == 1
@@ -718,7 +719,9 @@ sys.meta_path.insert(0, Interrupts())
 main()
 """
     command = [sys.executable, "-c", code, "info"]
-    run = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    run = subprocess.run(
+        command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60
+    )
     assert (run.returncode, run.stdout, run.stderr) == (130, "", "evergrad: interrupted\n")
 
 
@@ -741,6 +744,25 @@ def test_ctrl_c_changes_nothing(store, texts):
     assert "interrupted; the current version is as it was" in error
     assert "Traceback" not in error
     assert (VersionStore(store).current().name, len(VersionStore(store).list())) == before
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [
+        (2.2, "Forgetting: prose needs 10.0 % more bits than before."),
+        (2.0001, "Nothing forgotten: prose needs as many bits as before."),
+        (1.9, "Nothing forgotten: prose needs 5.0 % fewer bits than before."),
+        (math.nan, "Forgetting: prose needs nan % more bits than before."),
+    ],
+)
+def test_forgetting_in_words(after, words):
+    from evergrad.cli._show import sentences
+
+    report = Report(
+        kind="adapt", domain="code", retained=["prose"], before={"prose": 2.0, "code": 4.0},
+        after={"prose": after, "code": 3.0}, scores=ScoreMatrix(),
+    )  # fmt: skip
+    assert sentences(report) == ["Progress: code needs 25.0 % fewer bits than before.", words]
 
 
 def test_changes_in_words():

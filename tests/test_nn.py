@@ -15,7 +15,7 @@ import pytest
 
 import evergrad
 from evergrad import nn, ops, optim
-from op_support import SEED
+from op_support import SEED, succeeds
 
 
 @pytest.fixture
@@ -585,6 +585,7 @@ def test_a_copy_learns_and_leaves_the_original_alone(copied, rng):
     step(other, its_optimizer)
     for name, array in net.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+    assert copy.copy(net.flat).data is net.flat.data
     step(net, optimizer)
     for name, array in other.state_dict().items():
         np.testing.assert_array_equal(array, net.state_dict()[name])
@@ -649,6 +650,29 @@ def test_evaluating_gives_every_part_its_own_mode_back():
     ]  # fmt: skip
 
 
+def test_a_forgotten_block_may_end_within_another():
+    """Garbage collection ends it, at any time, in any thread."""
+    code = """
+import gc
+from evergrad import nn
+net = nn.Sequential(*(nn.Dropout(0.5) for _ in range(50)))
+def block():
+    with nn.evaluating(net):
+        yield
+gc.set_threshold(1)
+for _ in range(200):
+    cycle = [block()]
+    next(cycle[0])
+    cycle.append(cycle)
+    del cycle
+    with nn.evaluating(net):
+        assert not any(layer.training for layer in net.layers)
+gc.collect()
+assert all(layer.training for layer in net.layers)
+"""
+    succeeds(code, timeout=60)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_evaluates_whatever_the_parent_was_about():
@@ -666,9 +690,12 @@ def test_a_forked_child_evaluates_whatever_the_parent_was_about():
         for _ in range(50):
             child = os.fork()
             if child == 0:
-                signal.alarm(20)
-                with nn.evaluating(net):
-                    os._exit(0)
+                try:
+                    signal.alarm(20)
+                    with nn.evaluating(net):
+                        os._exit(0)
+                finally:
+                    os._exit(1)
             assert os.waitpid(child, 0)[1] == 0
     finally:
         done.set()

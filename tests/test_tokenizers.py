@@ -497,6 +497,12 @@ def test_a_role_in_a_gguf_does_not_make_a_word_special():
     assert (ours.pad, ours.eos) == (pad, size)
     expected = [*inner.encode("a.__init__").ids, size]
     assert ours.encode("a.__init__<end>", parse_special=True).tolist() == expected
+    # What ends texts is special even where a converter typed it as a word.
+    metadata["tokenizer.ggml.token_type"] = [1] * (size + 1)
+    ours = Tokenizer.from_gguf(metadata)
+    assert ours.encode("a.__init__<end>", parse_special=True).tolist() == expected
+    ours.chat_template = "{{ messages[0].content }}{{ eos_token }}"
+    assert ours.chat([{"role": "user", "content": "a"}]) == "a<end>"
 
 
 def test_a_saved_bert_reads_pairs_in_transformers(minilm, minilm_oracle, tmp_path):

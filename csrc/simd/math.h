@@ -12,8 +12,7 @@
 //   sigmoid      2.47      2.6     2.47     2.6
 //   tanh         2.50      2.6     2.50     2.6
 //   normal.cdf   5.53      6.0     5.45     6.0    scalar: for x >= -2, worse in the tail
-//   normal.pdf   2.06      2.2     2.97     3.0    for |x| < 12.94; scalar: <= 2, worse in the
-//   tails
+//   normal.pdf   2.06      2.2     2.97     3.0    for |x| < 12.94, scalar: <= 2
 //
 // exp(-inf) = 0, exp(x > 88.72) = exp2(x >= 128) = inf, log(0) = -inf, log(x < 0) = NaN, and NaN
 // gives NaN.

@@ -12,7 +12,7 @@ from ._screen import out
 
 def percent(fraction: float) -> str:
     """``+1.2 %`` or ``-1.2 %``."""
-    return f"{round(100 * fraction, 1) + 0.0:+.1f} %"  # never -0.0
+    return f"{shown(fraction):+.1f} %"
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -56,17 +56,22 @@ def sentences(report: Report) -> list[str]:
     name = report.domain
     told = [f"Progress: {name} needs {more_or_fewer(-report.progress)}."]
     for old, worse in report.forgetting.items():
-        what = "Forgetting" if worse > 0 else "Nothing forgotten"
+        what = "Nothing forgotten" if shown(worse) <= 0 else "Forgetting"
         told.append(f"{what}: {old} needs {more_or_fewer(worse)}.")
     return told
 
 
+def shown(fraction: float) -> float:
+    """Percent, to the digit that is shown; never -0.0."""
+    return round(100 * fraction, 1) + 0.0
+
+
 def more_or_fewer(worse: float) -> str:
-    """``1.2 % more bits than before``, to the digit that is shown."""
-    shown = f"{abs(100 * worse):.1f}"
-    if shown == "0.0":
+    """``1.2 % more bits than before``."""
+    change = shown(worse)
+    if change == 0:
         return "as many bits as before"
-    return f"{shown} % {'more' if worse > 0 else 'fewer'} bits than before"
+    return f"{abs(change):.1f} % {'fewer' if change < 0 else 'more'} bits than before"
 
 
 def verdict(report: Report) -> str:

@@ -21,7 +21,7 @@ from . import _options as options
 from ._demo_plot import plot_stages
 from ._output import JsonOption, UserError, print_json
 from ._screen import note, out
-from ._show import more_or_fewer, table, verdict
+from ._show import more_or_fewer, shown, table, verdict
 from ._verb import verb
 
 MARK = "demo.json"
@@ -310,10 +310,11 @@ def _sentences(result: DemoResult) -> list[str]:
 
 def _kept(report: Report, name: str) -> str:
     worse = report.forgetting[name]
-    if worse <= 0:
+    told = "forgotten"
+    if shown(worse) <= 0:
         told = "nothing forgotten"
-    else:
-        told = "no more than the gate allows" if report.accepted else "forgotten"
+    elif worse <= report.gate["max_forgetting"]:
+        told = "no more than the gate allows"
     return f"{name} takes {more_or_fewer(worse)}: {told}"
 
 

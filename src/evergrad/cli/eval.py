@@ -59,7 +59,8 @@ def evaluate(
             loaded, domain.heldout_ids, domain.heldout_bytes, loaded.config.context
         )
         if not math.isfinite(measured[name]):
-            raise UserError(f"{path}: the outcome is NaN: the model's weights have diverged")
+            outcome = "NaN" if math.isnan(measured[name]) else "infinite"
+            raise UserError(f"{path}: the outcome is {outcome}: the model's weights have diverged")
     if as_json:
         print_json({"model": path, "bits_per_byte": measured})
         return

@@ -14,11 +14,12 @@ from .attention import Attention, CrossAttention
 from .decoder import CachedBlocks
 from .dropout import Dropout
 from .embedding import Embedding, embedding_sum
+from .evaluation import evaluating
 from .flat import FlatParameters, flatten_
 from .head import Head
 from .linear import Linear, ResidualLinear
 from .mlp import MLP, GatedMLP
-from .module import Module, evaluating
+from .module import Module
 from .norm import LayerNorm, RMSNorm
 from .packed import PackedLinear
 from .parameter import Parameter

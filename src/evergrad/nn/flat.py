@@ -66,6 +66,9 @@ class FlatParameters:
             self._views.append((parameter, values, gradient))
             start = stop
 
+    def __copy__(self) -> FlatParameters:
+        return self  # the parameters are the same, and lie here
+
     def __getstate__(self) -> tuple[bool, list[Parameter]]:
         whole = self._is_whole()
         return whole, [parameter for parameter, _, _ in self._views or []] if whole else []

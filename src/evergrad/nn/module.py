@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from threading import Lock
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +13,7 @@ from .flat import FlatParameters, flatten_
 from .parameter import Parameter
 from .random import RandomStream
 
-__all__ = ["Module", "evaluating"]
+__all__ = ["Module", "below"]
 
 T = TypeVar("T")
 
@@ -79,7 +75,7 @@ class Module:
     @property
     def trainable(self) -> bool:
         """Whether any parameter of this module is to be learned."""
-        return any(isinstance(x, Parameter) and x.requires_grad for x in _below(self))
+        return any(isinstance(x, Parameter) and x.requires_grad for x in below(self))
 
     def train(self, mode: bool = True) -> None:
         """Switch this module and all below it to training mode."""
@@ -210,59 +206,7 @@ class Module:
         return dict(_walk(self, RandomStream))
 
 
-#: Of each module that somebody evaluates: how many do, and the mode that it goes back to.
-_evaluated: WeakKeyDictionary[Module, tuple[int, bool]] = WeakKeyDictionary()
-_evaluated_lock = Lock()
-# A thread that holds the lock does not live on in a forked child, which would wait for it.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_evaluated_lock.acquire,
-        after_in_parent=_evaluated_lock.release,
-        after_in_child=_evaluated_lock.release,
-    )
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode for the length of a ``with`` block; several may overlap, in any order.
-
-    Parameters
-    ----------
-    model : Module
-        It and all below it get their modes back, each its own, when the last of them ends.
-
-    Examples
-    --------
-    >>> module = Module()
-    >>> with evaluating(module):
-    ...     module.training
-    False
-    >>> module.training
-    True
-    """
-    parts = [part for part in _below(model) if isinstance(part, Module)]
-    with _evaluated_lock:
-        if not _evaluated and not any(part.training for part in parts):
-            parts = []  # as it was: nothing to give back
-        for part in parts:
-            count, mode = _evaluated.get(part, (0, part.training))
-            _evaluated[part] = count + 1, mode
-            if part.training:
-                part.training = False
-    try:
-        yield
-    finally:
-        with _evaluated_lock:
-            for part in parts:
-                # Nobody knows a module any more that is collected with what evaluates it.
-                count, mode = _evaluated.pop(part, (1, False))
-                if count > 1:
-                    _evaluated[part] = count - 1, mode
-                elif mode:
-                    part.training = mode
-
-
-def _below(value: Any) -> Iterator[Any]:
+def below(value: Any) -> Iterator[Any]:
     """Yield the modules and parameters at and below `value`, without their names, which cost more.
 
     What is shared may come again if it is a parameter.

@@ -123,7 +123,8 @@ def output(
         raise ValueError(f"{name}: expected a writable array, got a read-only one")
     # From the innermost axis outwards, each step has to go past what lies within.
     extent = 0
-    for stride, length in sorted(zip(out.strides, out.shape)) if out.size else ():
+    axes = sorted((abs(stride), length) for stride, length in zip(out.strides, out.shape))
+    for stride, length in axes if out.size else ():
         if length > 1:
             if stride <= extent:
                 raise ValueError(

@@ -28,8 +28,8 @@ class TextStream:
     stops : sequence of str
         Strings that end the text. They are not part of it.
     before : sequence of int
-        The text that is continued, or its last tokens, eight or so: some tokenizers decode a token
-        differently at the beginning of a text.
+        The text that is continued, or at least its last seven tokens: some tokenizers decode a
+        token differently at the beginning of a text.
 
     Attributes
     ----------
@@ -167,6 +167,8 @@ def tail(tokenizer: _Decoder, ids: Sequence[int]) -> list[int]:
     '本語'
     """
     near = [int(token) for token in ids[1 - 2 * _CHARACTER :]]
+    if len(near) <= _CHARACTER:
+        return near
     ends = (near[-count:] for count in range(_CHARACTER, 2 * _CHARACTER))
     return min(ends, key=lambda end: tokenizer.decode(end).count("\ufffd"))
 

@@ -189,7 +189,8 @@ class Tokenizer:
         Returns
         -------
         Tokenizer
-            One that encodes as the saved one did.
+            One that encodes as the saved one did. Which side of long texts is cut stands in a
+            folder alone.
 
         Raises
         ------
@@ -419,7 +420,8 @@ class Tokenizer:
         text : str
             Any text that has a UTF-8 form (no lone surrogates: see `clean`).
         add_special_tokens : bool, default False
-            With those that the model puts around a text: BERT's [CLS] and [SEP], Llama's <s>.
+            With those that the model puts around a text: BERT's [CLS] and [SEP], Llama's <s>, the
+            <|endoftext|> of our own tokenizers.
         parse_special : bool, default False
             Take special tokens that the text spells out as such. Otherwise they are text like any
             other: what a user writes cannot end a document.

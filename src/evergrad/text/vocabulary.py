@@ -88,8 +88,9 @@ def from_gguf(
                 )
             if 0 <= token_id < len(tokens) and name not in special:
                 special[name] = token = tokens[int(token_id)]
-                # A word of the vocabulary may have a role, as that to fill up, and stay a word.
-                if given is None or types[int(token_id)] != _NORMAL:
+                # A word of the vocabulary may fill up and stay a word; what begins and ends texts
+                # is special even where a converter typed it as one.
+                if name != "pad_token" or given is None or types[int(token_id)] != _NORMAL:
                     marked.append(token)
     added = {
         tokens[i]: bool(types[i] == _CONTROL)

@@ -60,7 +60,7 @@ def fit(
     checkpoint : path-like, optional
         Folder for checkpoints; the last two are kept. They are written every
         `config.checkpoint_every` steps and at the end, and are whole or absent whenever the process
-        is killed.
+        is killed. Before each, the last step is looked at by one more forward pass.
     resume : bool
         Go on from the newest checkpoint, bit for bit as if the run had not stopped; without one,
         begin.
