@@ -208,11 +208,11 @@ class Prompted:
             tokens |= self.tokenizer.ends
         ids, known = [self._ids(prompt) for prompt in prompts], known_tokens(self)
         streams = [
-            # What a token looks like may depend on those before it.
-            None
-            if self.tokenizer is None
-            else TextStream(self.tokenizer, strings, before[before < known].tolist())
-            for before in ids
+            # Only where its text is looked at. What a token looks like may depend on those before.
+            TextStream(self.tokenizer, strings, before[before < known].tolist())
+            if self.tokenizer is not None and (strings or isinstance(prompt, str))
+            else None
+            for prompt, before in zip(prompts, ids)
         ]
         running = stream(
             self,  # type: ignore[arg-type]
