@@ -55,6 +55,10 @@ X = np.zeros((4, 6), np.float32)
         (False, (1, X[:3], None, X[2:], None)),
         (False, (2, X[:3], None, X[2:], None)),  # two outputs over each other
         (False, (1, X[2:], None, X[:3], None)),
+        (True, (0, X, 2, X[0], 1)),
+        (False, (0, X, 3)),
+        (False, (0, None, 2)),
+        (False, (0, X, -1)),
     ],
 )
 def test_plain_is_what_needs_no_further_check(expected, arguments):
@@ -68,6 +72,72 @@ def test_plain_is_what_needs_no_further_check(expected, arguments):
 def test_plain_refuses_what_is_no_question(arguments):
     with pytest.raises(TypeError):
         native.plain(*arguments)
+
+
+QKV = np.zeros((5, 6, 4), np.float32)  # tokens, heads of queries, keys and values, head_dim
+Q, K, V = QKV[:, :2], QKV[:, 2:4], QKV[:, 4:]
+
+
+@pytest.mark.parametrize(
+    ("expected", "arguments"),
+    [
+        (True, (0,)),
+        (True, (0, Q, 3, K, Q.shape, X, None)),
+        (True, (1, Q, None, K, None)),  # heads between heads
+        (True, (1, K, None, Q, None)),
+        (True, (3, X, 2, V, V.shape, Q, None, K, None)),
+        (True, (1, Q, None, None, Q.shape)),
+        (True, (1, Q[:3], None, K[2:], None)),
+        (True, (1, K[2:], None, Q[:3], None)),
+        (True, (1, QKV[0], None, QKV[1:], None)),
+        (True, (0, np.broadcast_to(X[:1], (4, 6)), None)),
+        (True, (0, _read_only(X.copy()), None)),
+        (False, (1, QKV[..., :1], None, QKV[..., 1:2], None)),  # apart, but more than a glance
+        (False, (1, QKV[:, :3], None, K, None)),
+        (False, (1, Q, None, QKV[:, 1:3], None)),
+        (False, (1, QKV[:4, 1:5], None, V[1:], None)),
+        (False, (1, V[:, 1:], None, QKV[1:, :1].reshape(4, 1, 4)[:, ::-1], None)),
+        (False, (1, QKV[::2, :3], None, QKV[1:, 3:], None)),  # another period
+        (False, (1, QKV[0], None, QKV, None)),
+        (False, (0, Q, 2)),
+        (False, (0, None, 3)),
+        (False, (0, Q, K.shape[:2])),
+        (False, (0, QKV[..., ::2], None)),
+        (False, (0, QKV[:, ::-1], None)),
+        (False, (0, QKV[:0], None)),
+        (False, (0, X[0, 0:1].reshape(()), None)),
+        (False, (0, Q.astype(np.float64), None)),
+        (False, (0, Q.view(_Subclass), None)),
+        (False, (1, np.broadcast_to(X[:1].copy(), (4, 6)), None)),
+        (False, (1, _read_only(Q.copy()), None)),
+        (False, (1, Q.transpose(1, 0, 2), None)),  # likewise
+        (False, (1, np.lib.stride_tricks.as_strided(X, (3, 6), (20, 4)), None)),
+    ],
+)
+def test_rowwise_needs_a_contiguous_last_axis_alone(expected, arguments):
+    assert native.rowwise(*arguments) is expected
+
+
+def test_apart_is_never_said_of_what_shares_an_element():
+    rng = np.random.default_rng(0)
+    memory = np.zeros((6, 6, 6), np.int16)
+    yes = 0
+    for _ in range(4000):
+        first, second = (
+            memory[tuple(slice(*sorted(rng.integers(0, 7, 2)), rng.integers(1, 4)) for _ in "abc")]
+            for _ in "xy"
+        )
+        if rng.random() < 0.2:
+            second = second[::-1]
+        shared = np.shares_memory(first, second)
+        for outcome in (native.apart(first, second), native.apart(second, None, first)):
+            assert not (outcome and shared), (first.shape, second.shape)
+            yes += outcome
+    assert yes > 1000
+    assert native.apart(memory[:, :2], memory[:, 2:4])
+    assert not native.apart(memory[:, :2], memory[:, 4:].tolist())
+    with pytest.raises(TypeError):
+        native.apart()
 
 
 B = np.zeros((6, 5), np.float32)

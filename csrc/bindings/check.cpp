@@ -41,16 +41,70 @@ std::size_t elements(const Proxy* x) {
   return n;
 }
 
+// The bytes that an array lies within, [first, last), and how it lies there: `inner` bytes, again
+// at every `period` (0: all of it is one piece).
 struct Span {
   const char *first, *last;
-  bool meets(const Span& other) const { return first < other.last && other.first < last; }
+  Py_ssize_t period = 0, inner = 0;
+
+  // False where no element is shared; true where that takes more than a glance, too.
+  bool meets(const Span& other) const {
+    if (first >= other.last || other.first >= last) return false;
+    if (period == 0 || period != other.period) return true;
+    // Slices of one array, such as the heads of queries and of keys: between two pieces of the one
+    // there is room for a piece of the other, in every period.
+    Py_ssize_t behind = (other.first - first) % period;
+    if (behind < 0) behind += period;
+    return behind < inner || behind + other.inner > period;
+  }
 };
 
 // Of a C-contiguous array of floats.
 Span span_of(const Proxy* x) { return {x->data, x->data + elements(x) * sizeof(float)}; }
 
+// Of an array with any strides.
+Span strided_span_of(const Proxy* x, Py_ssize_t itemsize) {
+  if (elements(x) == 0) return {x->data, x->data};
+  Span span{x->data, x->data + itemsize};
+  bool rises = true;
+  for (int i = 0; i < x->nd; ++i) {
+    const Py_ssize_t stride = x->strides[i], reach = (x->dimensions[i] - 1) * stride;
+    (reach < 0 ? span.first : span.last) += reach;
+    rises = rises && reach >= 0;
+    if (reach > 0 && stride > span.period) {
+      span.period = stride;
+      span.inner = reach;
+    }
+  }
+  span.inner = span.last - span.first - span.inner;
+  if (!rises) span.period = 0;
+  return span;
+}
+
+// Whether an array that is not empty has floats side by side in its last axis and whole floats
+// between those of any other, none of them backwards.
+bool has_rows(const Proxy* x) {
+  constexpr Py_ssize_t size = sizeof(float);
+  if (x->nd == 0 || elements(x) == 0) return false;
+  for (int i = 0; i < x->nd; ++i)
+    if (x->strides[i] < 0 || x->strides[i] % size != 0) return false;
+  return x->strides[x->nd - 1] == size || x->dimensions[x->nd - 1] == 1;
+}
+
+// Whether, of an array that has rows, each axis steps past all that lies within those behind it.
+bool is_nested(const Proxy* x) {
+  Py_ssize_t extent = 0;
+  for (int i = x->nd - 1; i >= 0; --i) {
+    if (x->dimensions[i] == 1) continue;
+    if (x->strides[i] <= extent) return false;
+    extent += (x->dimensions[i] - 1) * x->strides[i];
+  }
+  return true;
+}
+
 bool has_shape(const Proxy* x, PyObject* shape) {
   if (shape == Py_None) return true;
+  if (PyLong_CheckExact(shape)) return whole_number(shape) == x->nd;
   if (!PyTuple_CheckExact(shape) || PyTuple_GET_SIZE(shape) != x->nd) return false;
   for (int i = 0; i < x->nd; ++i)
     if (whole_number(PyTuple_GET_ITEM(shape, i)) != x->dimensions[i]) return false;
@@ -62,23 +116,50 @@ PyObject* misused(const char* expected) {
   return nullptr;
 }
 
-PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
+// What `plain` and `rowwise` ask, of arrays that are contiguous or have rows.
+PyObject* all_well(PyObject* const* args, Py_ssize_t count, bool contiguous) {
   const Py_ssize_t arrays = (count - 1) / 2, outs = count > 0 ? whole_number(args[0]) : -1;
   if (count % 2 == 0 || arrays > most_arrays || outs < 0 || outs > arrays)
-    return misused("plain: expected how many are written, then arrays with a shape behind each");
+    return misused("expected how many are written, then arrays with a shape behind each");
   const Py_ssize_t inputs = arrays - outs;
+  const int dropped = contiguous ? 0 : Flags::NPY_ARRAY_C_CONTIGUOUS_;
   Span seen[most_arrays];
   Py_ssize_t held = 0;
   for (Py_ssize_t i = 0; i < arrays; ++i) {
     PyObject* x = args[1 + 2 * i];
-    if (x == Py_None) continue;
+    if (x == Py_None && !PyLong_CheckExact(args[2 + 2 * i])) continue;
     const bool written = i >= inputs;
-    const Proxy* array = array_of(x, float32_dtype, written ? writable : readable);
+    const Proxy* array = array_of(x, float32_dtype, (written ? writable : readable) & ~dropped);
     if (!array || !has_shape(array, args[2 + 2 * i])) Py_RETURN_FALSE;
-    const Span span = span_of(array);
+    if (!contiguous && (!has_rows(array) || (written && !is_nested(array)))) Py_RETURN_FALSE;
+    const Span span = contiguous ? span_of(array) : strided_span_of(array, sizeof(float));
     for (Py_ssize_t j = 0; written && j < held; ++j)
       if (span.meets(seen[j])) Py_RETURN_FALSE;
     seen[held++] = span;
+  }
+  Py_RETURN_TRUE;
+}
+
+PyObject* plain(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  return all_well(args, count, true);
+}
+
+PyObject* rowwise(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  return all_well(args, count, false);
+}
+
+PyObject* apart(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count == 0) return misused("apart: expected an array, and others or None");
+  Span span{};
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (i > 0 && args[i] == Py_None) continue;
+    if (!PyObject_TypeCheck(args[i], py::detail::npy_api::get().PyArray_Type_)) Py_RETURN_FALSE;
+    const Span other = strided_span_of(py::detail::array_proxy(args[i]),
+                                       py::reinterpret_borrow<py::array>(args[i]).itemsize());
+    if (i == 0)
+      span = other;
+    else if (span.meets(other))
+      Py_RETURN_FALSE;
   }
   Py_RETURN_TRUE;
 }
@@ -184,10 +265,19 @@ PyMethodDef fast(const char* name, Fast function, const char* doc) {
 }
 
 PyMethodDef methods[] = {
-    fast("plain", plain,
-         "``plain(outs, x, shape, y, shape, ...)``: True if each array, unless it is None, is a\n"
-         "C-contiguous, aligned float32 array of the shape behind it (of any, for None), and the\n"
-         "last `outs` of them are writable and apart from all before them."),
+    fast(
+        "plain", plain,
+        "``plain(outs, x, shape, y, shape, ...)``: True if each array, unless it is None, is a\n"
+        "C-contiguous, aligned float32 array of the shape behind it (of any, for None; of so many\n"
+        "dimensions, and not None, for an int), and the last `outs` of them are writable and\n"
+        "apart from all before them."),
+    fast(
+        "rowwise", rowwise,
+        "``rowwise(outs, x, shape, y, shape, ...)``: as ``plain``, but only the last axis of each\n"
+        "has to be contiguous; none may be empty."),
+    fast("apart", apart,
+         "``apart(x, y, ...)``: True if x shares no memory with the others, which may be None,\n"
+         "as far as a glance tells."),
     fast("multiplies", multiplies,
          "``multiplies(a, b, out)``: True if a and b are aligned float32 matrices that have\n"
          "elements, rows or columns that are contiguous, and a product; and if out, unless it is\n"

@@ -21,29 +21,6 @@ void set_isa(const std::string& name) {
                         name + "'");
 }
 
-// The bytes that the elements of an array lie within: [first, second).
-std::pair<const char*, const char*> extent(const Array& x) {
-  auto* low = static_cast<const char*>(x.data());
-  if (x.size() == 0) return {low, low};
-  const char* high = low + x.itemsize();
-  for (py::ssize_t i = 0; i < x.ndim(); ++i) {
-    const py::ssize_t reach = (x.shape(i) - 1) * x.strides(i);
-    (reach < 0 ? low : high) += reach;
-  }
-  return {low, high};
-}
-
-bool apart(const Array& x, const py::args& others) {
-  const auto [low, high] = extent(x);
-  for (const py::handle& other : others) {
-    if (other.is_none()) continue;
-    if (!py::isinstance<Array>(other)) return false;
-    const auto [first, last] = extent(py::reinterpret_borrow<Array>(other));
-    if (low < last && first < high) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 void register_runtime(py::module_& m) {
@@ -78,8 +55,6 @@ void register_runtime(py::module_& m) {
         return stats;
       },
       "Bytes in use, bytes kept for reuse, and how often the system was asked.");
-  m.def("apart", &apart, py::arg("x"),
-        "True if the memory that x spans meets that of no other array (or None).");
   m.def("pool_trim", &pool_trim, "Give the buffers kept for reuse back to the system.");
   m.def("round_trip", &round_trip, py::call_guard<py::gil_scoped_release>(),
         "Nanoseconds of a cache line's way to the second worker and back; 0 without one.");

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections.abc
 import numpy
 import typing
-__all__: list[str] = ['Decoder', 'Strings', 'adam_step', 'adam_step_rows', 'affine', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'multiplies', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'prefixed_strings', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'round_trip', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
+__all__: list[str] = ['Decoder', 'Strings', 'adam_step', 'adam_step_rows', 'affine', 'apart', 'api_version', 'attention', 'attention_backward', 'available_isas', 'binary_cross_entropy_with_logits', 'binary_cross_entropy_with_logits_backward', 'binary_cross_entropy_with_logits_sum', 'cross_entropy', 'cross_entropy_backward', 'dropout', 'dropout_backward', 'embedding', 'embedding_backward', 'embedding_sum', 'empty', 'gated', 'gated_backward', 'gelu', 'gelu_backward', 'get_isa', 'get_num_threads', 'grad_norm', 'is_forked_child', 'layer_norm', 'layer_norm_backward', 'linear', 'linear_backward', 'linear_cross_entropy', 'linear_cross_entropy_backward', 'linear_cross_entropy_with_grads', 'linear_packed', 'linear_quantized', 'log_softmax', 'log_softmax_backward', 'matmul', 'measure_bandwidth', 'measure_fma_peak', 'mse_loss', 'mse_loss_backward', 'mse_loss_sum', 'multiplies', 'pack_bits', 'pack_weight', 'plain', 'pool', 'pool_backward', 'pool_stats', 'pool_trim', 'prefixed_strings', 'relative_position_buckets', 'relu', 'relu_backward', 'rising', 'rms_norm', 'rms_norm_backward', 'rmsprop_step', 'rotary', 'round_trip', 'rowwise', 'sample', 'set_isa', 'set_num_threads', 'sgd_step', 'sgd_step_rows', 'sigmoid', 'sigmoid_backward', 'silu', 'silu_backward', 'softmax', 'softmax_backward', 'tanh', 'tanh_backward', 'unpack', 'within', 'zero_']
 class Strings:
     """
     A sequence of strings, made when they are looked at.
@@ -69,9 +69,10 @@ def affine(*args, **kwargs):
     aligned float32 arrays, their shapes fit x [..., in] and weight [features, in], and out
     is writable and apart from the others. The last three may be None.
     """
-def apart(x: numpy.ndarray, *args) -> bool:
+def apart(*args, **kwargs):
     """
-    True if the memory that x spans meets that of no other array (or None).
+    ``apart(x, y, ...)``: True if x shares no memory with the others, which may be None,
+    as far as a glance tells.
     """
 def attention(query: numpy.ndarray, key: numpy.ndarray, value: numpy.ndarray, attn_mask: numpy.ndarray | None, bias: numpy.ndarray | None, dropout_p: typing.SupportsFloat | typing.SupportsIndex, scale: typing.SupportsFloat | typing.SupportsIndex, window_size: tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex], softcap: typing.SupportsFloat | typing.SupportsIndex, alibi_slopes: numpy.ndarray | None, cu_seqlens_q: numpy.ndarray | None, cu_seqlens_k: numpy.ndarray | None, seed: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex, out: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray]:
     ...
@@ -180,8 +181,9 @@ def pack_weight(weight: numpy.ndarray) -> numpy.ndarray:
 def plain(*args, **kwargs):
     """
     ``plain(outs, x, shape, y, shape, ...)``: True if each array, unless it is None, is a
-    C-contiguous, aligned float32 array of the shape behind it (of any, for None), and the
-    last `outs` of them are writable and apart from all before them.
+    C-contiguous, aligned float32 array of the shape behind it (of any, for None; of so many
+    dimensions, and not None, for an int), and the last `outs` of them are writable and
+    apart from all before them.
     """
 def pool(x: numpy.ndarray, cu_seqlens: numpy.ndarray, mode: str, out: numpy.ndarray | None) -> numpy.ndarray:
     ...
@@ -219,6 +221,11 @@ def rotary(x: numpy.ndarray, cos: numpy.ndarray, sin: numpy.ndarray, interleaved
 def round_trip() -> float:
     """
     Nanoseconds of a cache line's way to the second worker and back; 0 without one.
+    """
+def rowwise(*args, **kwargs):
+    """
+    ``rowwise(outs, x, shape, y, shape, ...)``: as ``plain``, but only the last axis of each
+    has to be contiguous; none may be empty.
     """
 def sample(logits: numpy.ndarray, temperature: typing.SupportsFloat | typing.SupportsIndex, top_k: typing.SupportsInt | typing.SupportsIndex, top_p: typing.SupportsFloat | typing.SupportsIndex, min_p: typing.SupportsFloat | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex, offset: typing.SupportsInt | typing.SupportsIndex) -> numpy.ndarray:
     ...

@@ -63,6 +63,7 @@ class _Active:
     zero_: Callable[[np.ndarray], None]
     apart: Callable[..., bool]
     plain: Callable[..., bool]
+    rowwise: Callable[..., bool]
     multiplies: Callable[[Any, Any, Any], bool]
     affine: Callable[[Any, Any, Any, Any, Any], bool]
     within: Callable[[Any, int], bool]
@@ -103,6 +104,7 @@ _HELPERS: dict[str, Callable[..., Any]] = {
     "zero_": _zero,
     "apart": _apart,
     "plain": _never,
+    "rowwise": _never,
     "multiplies": _never,
     "affine": _never,
     "within": _never,

@@ -22,9 +22,10 @@ _BOOL = np.dtype(np.bool_)
 
 def _check_qkv(query: np.ndarray, key: np.ndarray, value: np.ndarray, packed: bool) -> None:
     rank = 3 if packed else 4
-    for name, x in (("query", query), ("key", key), ("value", value)):
-        _last_contiguous(name, x, rank)
-    _check.same_dtype("query", query, key=key, value=value)
+    if not active.rowwise(0, query, rank, key, rank, value, rank):
+        for name, x in (("query", query), ("key", key), ("value", value)):
+            _last_contiguous(name, x, rank)
+        _check.same_dtype("query", query, key=key, value=value)
     heads, head_dim = query.shape[-2:]
     kv_heads = key.shape[-2]
     if key.shape[-1] != head_dim:
@@ -273,7 +274,12 @@ def attention(
         query, key, value, attn_mask, bias, dropout_p, is_causal, scale, window_size, softcap,
         alibi_slopes, cu_seqlens_q, cu_seqlens_k, seed, offset,
     )  # fmt: skip
-    if out is not None:
+    if out is not None and (
+        attn_mask is not None
+        or not active.rowwise(
+            1, query, None, key, None, value, None, bias, None, alibi_slopes, None, out, query.shape
+        )
+    ):
         _check.output("out", out, query.shape, "query", query, contiguous=False)
         _last_contiguous("out", out, query.ndim)
         _check.no_overlap(
@@ -357,28 +363,33 @@ def attention_backward(
         query, key, value, attn_mask, bias, dropout_p, is_causal, scale, window_size, softcap,
         alibi_slopes, cu_seqlens_q, cu_seqlens_k, seed, offset,
     )  # fmt: skip
-    for name, x in (("dout", dout), ("out", out)):
-        _last_contiguous(name, x, query.ndim)
-        _check.has_shape(name, x, query.shape)
     _check.required("lse", lse, _lse_shape(query), "query", query)
-    _check.same_dtype("query", query, dout=dout, out=out)
-    inputs = {
-        "dout": dout, "query": query, "key": key, "value": value, "out": out, "lse": lse,
-        "attn_mask": attn_mask, "bias": bias, "alibi_slopes": alibi_slopes,
-    }  # fmt: skip
-    for name, d, like in (
-        ("dquery", dquery, query),
-        ("dkey", dkey, key),
-        ("dvalue", dvalue, value),
-    ):
-        if d is not None:
-            _check.output(name, d, like.shape, "query", query, contiguous=False)
-            _last_contiguous(name, d, like.ndim)
     if dbias is not None:
         if bias is None:
             raise ValueError(f"dbias: expected None without a bias, got {_check.describe(dbias)}")
         _check.output("dbias", dbias, bias.shape, "query", query)
-    _check.each_apart(inputs, dquery=dquery, dkey=dkey, dvalue=dvalue, dbias=dbias)
+    if attn_mask is not None or dout is None or out is None or not active.rowwise(
+        4, query, None, key, None, value, None, lse, None, bias, None, alibi_slopes, None,
+        dout, query.shape, out, query.shape,
+        dquery, query.shape, dkey, key.shape, dvalue, value.shape, dbias, None,
+    ):  # fmt: skip
+        for name, x in (("dout", dout), ("out", out)):
+            _last_contiguous(name, x, query.ndim)
+            _check.has_shape(name, x, query.shape)
+        _check.same_dtype("query", query, dout=dout, out=out)
+        for name, d, like in (
+            ("dquery", dquery, query),
+            ("dkey", dkey, key),
+            ("dvalue", dvalue, value),
+        ):
+            if d is not None:
+                _check.output(name, d, like.shape, "query", query, contiguous=False)
+                _last_contiguous(name, d, like.ndim)
+        inputs = {
+            "dout": dout, "query": query, "key": key, "value": value, "out": out, "lse": lse,
+            "attn_mask": attn_mask, "bias": bias, "alibi_slopes": alibi_slopes,
+        }  # fmt: skip
+        _check.each_apart(inputs, dquery=dquery, dkey=dkey, dvalue=dvalue, dbias=dbias)
     grads = active.attention_backward(
         dout, query, key, value, out, lse, *options, dquery, dkey, dvalue, dbias
     )
