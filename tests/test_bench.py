@@ -17,6 +17,7 @@ import pytest
 import evergrad
 from evergrad.bench import bars, cases, page, report, roofline
 from evergrad.bench.bars import Measured
+from evergrad.bench.cases.gemm import PRODUCTS
 from evergrad.bench.inference import Decode, Embedding, Prefill, folder
 from evergrad.bench.measure import Limits, StepEffort, step_turn, take_turns
 from evergrad.bench.op import Case
@@ -278,7 +279,7 @@ def test_every_bar_has_what_it_reads_in_the_tables():
 
 def test_products_of_the_table_are_all_measured():
     dims = {(r["m"], r["k"], r["n"]) for r in (*cases.MATMUL.bench, *cases.MATMUL.bench_forward)}
-    for m, k, n in cases.PRODUCTS:
+    for m, k, n in PRODUCTS:
         assert {(m, k, n), (m, n, k), (n, m, k)} <= dims
 
 

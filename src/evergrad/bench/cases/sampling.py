@@ -1,0 +1,38 @@
+"""Sampling of a token."""
+
+from __future__ import annotations
+
+import math
+
+from evergrad.bench.cases.draw import EXP, TAILS, normal, over
+from evergrad.bench.op import Op
+
+SAMPLE = Op(
+    name="sample",
+    draw=lambda rng, rows, classes, **options: dict(
+        logits=normal(rng, *rows, classes, scale=3.0),
+        **{"seed": 1234, "offset": 0, "temperature": 1.0, "top_p": 1.0, "min_p": 0.0, **options},
+    ),
+    shapes=dict(logits="* classes"),
+    tests=[
+        dict(rows=(4,), classes=6, top_k=3),
+        *over("classes", TAILS, rows=(40,)),
+        *over("temperature", (0.0, 0.1, 0.7, 5.0, 100.0), rows=(40,), classes=500),
+        *over("top_k", (1, 2, 30, 499, 500, 501), rows=(40,), classes=500, temperature=2.0),
+        *over("top_p", (1e-6, 0.1, 0.9, 0.999), rows=(40,), classes=500),
+        *over("min_p", (0.01, 0.5, 1.0), rows=(40,), classes=500),
+        *over("offset", (1, 2**32 - 3, 2**64 - 1), rows=(9,), classes=33, seed=2**64 - 1),
+        dict(rows=(3, 5), classes=300, temperature=3.0, top_k=100, top_p=0.8, min_p=0.01),
+        *over("rows", ((), (0,)), classes=9),
+    ],
+    large=dict(rows=(200,), classes=1001, top_p=0.9),
+    bench=[
+        dict(rows=(1,), classes=50257, temperature=0.8, top_k=50, top_p=0.95),
+        dict(rows=(32,), classes=50257, temperature=0.8, top_p=0.95),
+    ],
+    flops=lambda c: c.logits.size * EXP,
+    invalid=dict(
+        temperature=(-1.0, math.nan), top_k=(0, -3), top_p=(0.0, 1.1, math.nan),
+        min_p=(-0.1, 1.1), seed=(-1,), offset=(2**64,),
+    ),
+)  # fmt: skip
