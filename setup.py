@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 try:
     from pybind11.setup_helpers import Pybind11Extension
@@ -67,10 +69,38 @@ def suffix() -> str:
     return "-sanitize" if sanitizers() else ""
 
 
+def wanted() -> bool:
+    """EVERGRAD_NATIVE=0 leaves the native module out: for machines without a compiler."""
+    value = os.environ.get("EVERGRAD_NATIVE") or "1"
+    if value not in ("0", "1"):
+        sys.exit(f"EVERGRAD_NATIVE: expected 0 or 1, got {value!r}")
+    return value == "1"
+
+
+#: A missing compiler is an error: who installs without the kernels should know that they do.
+REMEDY = (
+    "evergrad's kernels could not be built with {compiler}: {why}. They need g++, or clang++ with"
+    " its OpenMP library (CXX chooses). EVERGRAD_NATIVE=0 installs without them: Numba, where it is"
+    " installed, or NumPy then computes everything, and much slower."
+)
+
+
 class build_native(build_ext):
     """Compile each source to an object, in parallel; relink when one of them is newer."""
 
     def build_extension(self, ext: Pybind11Extension) -> None:
+        """Build it, or say what is missing and what there is instead."""
+        command = self.compiler.compiler_cxx[0]
+        if shutil.which(command) is None:
+            sys.exit(REMEDY.format(compiler=command, why="there is no such program"))
+        try:
+            self.build(ext)
+        except (CompileError, LinkError) as error:
+            raise type(error)(
+                REMEDY.format(compiler=command, why="its messages are above")
+            ) from error
+
+    def build(self, ext: Pybind11Extension) -> None:
         sources = [(Path(s), list(ext.extra_compile_args)) for s in ext.sources]
         sources += [
             (CSRC / "isa" / f"{isa}.cpp", COMMON_FLAGS + flags) for isa, flags in ISA_FLAGS.items()
@@ -124,4 +154,4 @@ if __name__ == "__main__":
         extra_compile_args=COMMON_FLAGS,
         cxx_std=0,
     )
-    setup(ext_modules=[native], cmdclass={"build_ext": build_native})
+    setup(ext_modules=[native] if wanted() else [], cmdclass={"build_ext": build_native})

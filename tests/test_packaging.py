@@ -60,3 +60,44 @@ def test_a_source_distribution_holds_what_it_is_built_and_tested_from(checkout, 
         held = {name.partition("/")[2] for name in opened.getnames()}
     assert "csrc/include/evergrad/evergrad.h" in given
     assert given <= held
+
+
+@pytest.mark.parametrize(
+    ("compiler", "why"),
+    [
+        ("no-such-compiler", "there is no such program"),
+        (shutil.which("false"), "messages are above"),
+    ],
+)
+def test_without_a_compiler_the_build_says_what_is_missing(checkout, tmp_path, compiler, why):
+    run = setup(checkout, "build_ext", "--build-lib", tmp_path, CXX=compiler)
+    assert run.returncode == 1
+    last = run.stderr.splitlines()[-1]
+    assert f"could not be built with {compiler}: " in last
+    assert why in last
+    assert "EVERGRAD_NATIVE=0" in last
+
+
+def test_without_kernels_on_demand(checkout, tmp_path):
+    run = setup(
+        checkout, "build", "--build-base", tmp_path, CXX="no-such-compiler", EVERGRAD_NATIVE="0"
+    )
+    assert run.returncode == 0, run.stderr
+    code = "import evergrad; c = evergrad.show_config(); print(c['backend'], c['notes'])"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "lib"), "EVERGRAD_BACKEND": "reference"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tag = sys.implementation.cache_tag
+    missing = f"native kernels are missing (no compiled module for {tag} is installed)"
+    assert run.stdout.strip() == f"reference ['{missing}; expect to be much slower']"
+
+
+def test_a_choice_of_kernels_that_is_none(checkout):
+    run = setup(checkout, "build", EVERGRAD_NATIVE="off")
+    assert run.returncode == 1
+    assert run.stderr.strip() == "EVERGRAD_NATIVE: expected 0 or 1, got 'off'"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any
@@ -30,6 +31,9 @@ except ImportError as error:
     # A broken build must not hide behind a slow backend: show_config() repeats this reason.
     _native = None  # type: ignore[assignment]
     _native_error: str | None = str(error)
+    if importlib.util.find_spec(f"{__name__.rpartition('.')[0]}._native") is None:
+        # Python takes a module that is not there for a circular import, and says so.
+        _native_error = f"no compiled module for {sys.implementation.cache_tag} is installed"
 else:
     _native_error = None
 finally:
