@@ -43,7 +43,7 @@ def test_a_name_that_nobody_may_have(name):
 
 def test_a_name_without_the_package_that_fetches_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"owner/name: .*pip install evergrad\[hub\]"):
+    with pytest.raises(ImportError, match=r"owner/name: .*pip install 'evergrad\[hub\]'"):
         evergrad.from_pretrained("owner/name")
 
 

@@ -123,7 +123,7 @@ def test_tokenizer_bad_arguments(tokenizer, tmp_path):
 
 def test_tokenizers_missing_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(ImportError, match=r"pip install evergrad\[train\]"):
+    with pytest.raises(ImportError, match=r"pip install 'evergrad\[text\]'"):
         Tokenizer.train(TEXTS, vocab_size=300)
 
 

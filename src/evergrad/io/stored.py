@@ -233,7 +233,7 @@ def _quants() -> ModuleType:
         return importlib.import_module("gguf.quants")
     except ImportError as error:
         raise ImportError(
-            "the package `gguf` is needed to dequantise weights: pip install evergrad[gguf]"
+            "the package `gguf` is needed to dequantise weights: pip install 'evergrad[gguf]'"
         ) from error
 
 

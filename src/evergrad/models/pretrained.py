@@ -123,7 +123,7 @@ def _download(name: str) -> Path:
     except ImportError as error:
         raise ImportError(
             f"{name}: no such file or folder; to fetch a model of that name, the package"
-            " `huggingface_hub` is needed: pip install evergrad[hub]"
+            " `huggingface_hub` is needed: pip install 'evergrad[hub]'"
         ) from error
     try:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=list(HUB_FILES)))

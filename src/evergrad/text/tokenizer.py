@@ -752,6 +752,6 @@ def _tokenizers() -> ModuleType:
         import tokenizers
     except ImportError as error:
         raise ImportError(
-            "the package `tokenizers` is needed for text: pip install evergrad[train]"
+            "the package `tokenizers` is needed for text: pip install 'evergrad[text]'"
         ) from error
     return tokenizers

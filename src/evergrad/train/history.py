@@ -118,7 +118,7 @@ class History:
             from matplotlib.ticker import MaxNLocator
         except ImportError as error:
             raise ImportError(
-                "the package `matplotlib` is needed for pictures: pip install evergrad[plot]"
+                "the package `matplotlib` is needed for pictures: pip install 'evergrad[plot]'"
             ) from error
         if not self.rows:
             raise ValueError("History.plot: nothing was recorded yet")
