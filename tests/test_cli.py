@@ -552,6 +552,7 @@ def test_rejection_has_its_own_exit_code_and_rollback_goes_back(store, texts, tm
         (["adapt", "{texts}/code"], 1, "no versions here"),
         (["versions"], 1, "no versions here"),
         (["rollback"], 1, "no versions here"),
+        (["rollback", "--to", "2"], 1, "no version 2 (there are: none)"),
         (["generate"], 1, "no versions here"),
         (["generate", "--model", "{texts}/missing"], 1, "no such file or folder"),
         (["generate", "--model", "{texts}"], 1, "expected config.json"),
@@ -566,6 +567,7 @@ def test_mistakes_get_a_line_and_an_exit_code(texts, tmp_path, arguments, code, 
     assert message in words(run.stderr)
     assert "Traceback" not in run.stderr
     assert run.stdout == ""
+    assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
     if code == 1:
         assert run.stderr.startswith("evergrad: ")
         assert len(run.stderr.splitlines()) == 1

@@ -242,8 +242,7 @@ def open_version(store: Path, version: str | None) -> Version:
     """The named version of a store, or its current one."""
     from evergrad.continual import VersionStore
 
-    opened = VersionStore(store)
-    return opened.current() if version is None else opened.get(version)
+    return VersionStore(store).find(version)
 
 
 def one_source(context: typer.Context) -> None:

@@ -113,6 +113,7 @@ def adapt(
     An interruption at any moment changes nothing.
     """
     opened = VersionStore(store)
+    opened.current()  # a mistyped name is told before the lock makes a folder of it
     with opened.lock():
         base = opened.current()
         model, tokenizer = options.open_model(store, None, base.path)[1:]

@@ -179,8 +179,9 @@ def adapt(
     started = time.perf_counter()
     strategy = strategy or Replay()
     domains = _distinct([new, *retained])
+    store.find(base)  # where there is nothing, the lock would leave a folder behind
     with store.lock():
-        origin = store.current() if base is None else store.get(base)
+        origin = store.find(base)
         model, tokenizer = origin.load()
         before = _measure(model, domains, config.window)
         scores = _scores_so_far(origin.report, model, domains, config.window)

@@ -216,6 +216,25 @@ class VersionStore:
             raise StoreError(f"{self.root}: {problem}") from None
         return self.get(name)
 
+    def find(self, name: str | int | None) -> Version:
+        """The version of that number, or the current one for None.
+
+        Parameters
+        ----------
+        name : str or int, optional
+            As in `get`.
+
+        Returns
+        -------
+        Version
+
+        Raises
+        ------
+        StoreError
+            As `get` and `current`.
+        """
+        return self.current() if name is None else self.get(name)
+
     def expect_empty(self) -> None:
         """Refuse a store that has a current version.
 
@@ -334,6 +353,7 @@ class VersionStore:
         StoreLockedError
             When another writer holds the store.
         """
+        self.find(to)  # where there is nothing, the lock would leave a folder behind
         with self.lock():
             if to is None:
                 current = self.current()
