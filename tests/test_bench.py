@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from evergrad.bench.run import Result, Timing, directions
 from evergrad.bench.run_steps import Course, StepResult, measure_step
 from evergrad.bench.steps import INFERENCE, STEPS
 from evergrad.bench.training import Training
+from evergrad.bench.worker import EndedEarlyError, workers
 
 LIMITS = Limits(threads=2, flops=100e9, bandwidth=10e9)
 
@@ -204,7 +206,7 @@ def test_a_peer_that_crashes_is_left_out():
             with contextlib.suppress(OSError):  # processes come and go
                 words = path.read_bytes().split(b"\0")
                 parent = path.with_name("stat").read_text().rpartition(")")[2].split()[1]
-                if {b"evergrad.bench.worker", b"torch"} <= {*words} and int(parent) == os.getpid():
+                if words[-2:] == [b"torch", b""] and int(parent) == os.getpid():
                     os.kill(int(path.parent.name), signal.SIGKILL)
                     return
         threading.Timer(0.02, kill).start()
@@ -215,6 +217,29 @@ def test_a_peer_that_crashes_is_left_out():
     assert list(result.courses) == ["native"]
     assert result.ended_early == ("the torch process ended early: SIGKILL",)
     assert result.speedup("torch") is None
+
+
+def interrupt(started):
+    with workers(["numpy", "native"], 1) as running:
+        started.update(running)
+        running["numpy"].peak_bytes()  # it has begun
+        raise KeyboardInterrupt
+
+
+def test_an_interruption_ends_workers_in_the_middle():
+    started = {}
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(started)
+    assert [each.process.returncode for each in started.values()] == [-signal.SIGKILL] * 2
+
+
+def test_a_worker_names_the_package_that_it_lacks(tmp_path, monkeypatch, capfd):
+    (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')")
+    found = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    monkeypatch.setenv("PYTHONPATH", found)
+    with workers(["torch"], 1) as started, pytest.raises(EndedEarlyError, match="exit code 1"):
+        started["torch"].peak_bytes_at_rest()
+    assert capfd.readouterr().err == "torch: no PyTorch here\n"
 
 
 def test_ratio_to_the_best_of_the_others():
@@ -331,6 +356,48 @@ def test_no_limits_no_picture(tmp_path):
         roofline.draw([], "empty", tmp_path / "roofline.png")
 
 
+def test_a_page_is_whole_or_what_it_was(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    def interrupted(self, file, **settings):
+        file.write(b"half of")
+        raise KeyboardInterrupt
+
+    names = [page.PAGE, page.PICTURE]
+    for name in names:
+        (tmp_path / name).write_text("of an earlier run")
+    monkeypatch.setattr(Figure, "savefig", interrupted)
+    measured = Measured([result(native=1.0, numpy=3.0)], {})
+    with pytest.raises(KeyboardInterrupt):
+        page.write(tmp_path, measured, LIMITS, {"processor": "a machine"}, [], "evergrad bench")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"of an earlier run"}
+    with pytest.raises(KeyboardInterrupt):
+        report.plot(measured.ops, "half", tmp_path / page.PICTURE)
+    assert (tmp_path / page.PICTURE).read_text() == "of an earlier run"
+
+
+@pytest.mark.parametrize("width", [30, 80, 165])
+def test_tables_keep_words_whole_at_any_width(width):
+    pytest.importorskip("rich")
+    from rich.console import Console
+
+    case = {"rows": (1024,), "activation": "gelu_tanh"}
+    ops = [result("linear", True, "gemm", case, native=1e-3, torch=2e-3, numpy=5e-3)]
+    console = Console(width=width, file=io.StringIO())
+    report.op_table(ops, "native, 2 threads", ["torch", "numpy"]).show(console)
+    shown = console.file.getvalue()
+    assert all(len(line) <= width for line in shown.splitlines())
+    words = shown.replace("\u2502", " ").replace(",", " ").split()
+    assert {"linear_backward", "activation=gelu_tanh", "2.00x", "5.00x"} <= set(words)
+
+
+def test_our_numpy_is_not_its_own_peer():
+    assert result(numpy=1.0).best is None
+    assert result(numpy=1.0, torch=3.0).best == 3.0
+
+
 def test_markdown_marks_what_is_slower():
     grid = report.Grid("t", ["a", "b"], sections=[[["x", report.times(0.5)]]])
     assert grid.markdown() == "| a | b |\n| --- | ---: |\n| x | **0.50x** |\n"
@@ -373,9 +440,33 @@ def test_bench_measures_in_processes_of_their_own():
         (["steps", "--roofline", "x.png"], "shows ops"),
         (["--roofline", "x.txt"], ".png, .svg or .pdf"),
         (["--against", "jax"], "torch, numba, numpy"),
+        (["--against", "llama.cpp"], "evergrad bench ops has some of torch, numba, numpy"),
+        (["steps", "--against", "numpy"], "evergrad bench steps has some of torch, got 'numpy'"),
+        (["--ops", ","], "softmax, swiglu, tanh, got ','"),
+        (["--threads", "1025"], "1<=x<=1024"),
+        (["--report", "/proc/evergrad"], "cannot write into /proc/evergrad"),
+        (["--report", __file__], f"cannot write into {__file__}: File exists"),
     ],
 )
 def test_bench_refuses_before_it_measures(arguments, words):
     run = bench(*arguments)
     assert run.returncode in (1, 2)
     assert words in " ".join(run.stderr.replace("│", " ").split())
+
+
+def test_an_interruption_is_one_line():
+    pytest.importorskip("typer")
+    pytest.importorskip("rich")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evergrad", "bench", "steps", "--steps", "char", "--against", ""],
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"EVERGRAD_BACKEND": "reference", "NO_COLOR": "1"},
+    )  # fmt: skip
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not any(os.getpgid(int(child)) != process.pid for child in children.read_text().split()):
+        assert process.poll() is None, process.stderr.read()
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate()
+    assert process.returncode == 130
+    assert output == ""
+    assert errors == "evergrad: interrupted\n"

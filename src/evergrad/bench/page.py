@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
+from evergrad import io
 from evergrad.bench import report, roofline
 from evergrad.bench.bars import Measured
 from evergrad.bench.measure import Limits
@@ -24,7 +25,10 @@ def write(
     peers: Sequence[str],
     command: str,
 ) -> list[Path]:
-    """Write the page and its picture into a folder; returns their paths."""
+    """Write the page and its picture into a folder; returns their paths.
+
+    Whatever happens, each is whole, or what it was before.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / PAGE, folder / PICTURE
     threads = f"{limits.threads} thread{'s' * (limits.threads > 1)}"
@@ -57,7 +61,7 @@ def write(
         "## Ops",
         *_ops(measured.ops, peers),
     ]
-    page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+    io.write_atomic(page, ("\n\n".join(part.strip() for part in parts) + "\n").encode())
     return [page, picture]
 
 

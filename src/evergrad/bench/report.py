@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 
 import evergrad
+from evergrad import io
 from evergrad.bench.bars import Measured, bars, geometric_mean
 from evergrad.bench.measure import Limits
 from evergrad.bench.programs import Program
@@ -79,6 +83,21 @@ class Grid:
                 grid.add_row(*row)
             grid.add_section()
         return grid
+
+    def show(self, console: Console) -> None:
+        """As a table; where that would break words in two, as a paragraph for each row."""
+        table = self.rich()
+        anywhere = console.options.update_width(10_000)  # measured here, it would fit by breaking
+        if Measurement.get(console, anywhere, table).minimum <= console.width:
+            console.print(table)
+            return
+        console.print(self.title, style="italic", markup=False)
+        for row in itertools.chain.from_iterable(self.sections):
+            console.print(f"[bold]{'  '.join(filter(None, row[: self.words]))}[/bold]")
+            numbers = zip(self.columns[self.words :], row[self.words :], strict=True)
+            line = ", ".join(f"{name} {number.strip()}" for name, number in numbers if number)
+            console.print(Padding(line, (0, 0, 0, 4)))
+        console.print(self.note, style="dim italic", markup=False)
 
     def markdown(self) -> str:
         def line(cells: Sequence[str]) -> str:
@@ -291,4 +310,5 @@ def plot(results: Sequence[Result], title: str, path: Path) -> None:
     figure.legend(
         handles[::-1], labels[::-1], loc="outside upper right", ncols=len(labels), frameon=False
     )
-    figure.savefig(path, dpi=140)
+    with io.atomic_file(path) as file:
+        figure.savefig(file, format=path.suffix[1:].lower(), dpi=140)

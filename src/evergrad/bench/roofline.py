@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from evergrad import io
 from evergrad.bench.measure import Limits
 from evergrad.bench.run import Result
 
@@ -84,7 +85,8 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
     taken += [_box(text, canvas) for text in (*axes.texts, axes.get_legend())]
     for r in sorted(named, key=lambda r: where[id(r)]):
         _write(axes, canvas, r, where[id(r)], colors[r.family], taken)
-    figure.savefig(path)
+    with io.atomic_file(path) as file:
+        figure.savefig(file, format=path.suffix[1:].lower())
 
 
 def _rate(result: Result) -> float:

@@ -72,7 +72,8 @@ class Result:
     @property
     def best(self) -> float | None:
         """How many times faster than the fastest of the others we are."""
-        ratios = [ratio for peer in OTHERS if (ratio := self.speedup(peer)) is not None]
+        others = [peer for peer in OTHERS if peer != self.ours]  # NumPy, where there is no other
+        ratios = [ratio for peer in others if (ratio := self.speedup(peer)) is not None]
         return min(ratios, default=None)
 
     def as_dict(self) -> dict[str, Any]:

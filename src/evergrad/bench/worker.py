@@ -5,7 +5,7 @@ every user of the same OpenMP, after which attention in PyTorch takes thirty tim
 one has a process of its own, with the same number of threads. Between its turns it is stopped: idle
 threads of OpenBLAS spin for a tenth of a second, on the cores of whoever is next.
 
-``python -m evergrad.bench.worker NAME`` reads requests and writes answers, a line of JSON each.
+The child reads requests and writes answers, a line of JSON each.
 """
 
 from __future__ import annotations
@@ -50,8 +50,15 @@ VARIABLES = (
 UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYTHONDONTWRITEBYTECODE")
 
 
-class EndedEarlyError(RuntimeError):
-    """A contestant's process has crashed, or was killed."""
+class EndedEarlyError(ChildProcessError):
+    """A contestant's process has crashed, or was killed; what it had to say it has said."""
+
+
+#: A Ctrl-C is for the parent, which then ends its children: in a group of its own a child, and what
+#: it starts in turn, is not told. When the parent is killed, the system ends the stopped ones.
+_CHILD = (
+    "import os, sys; os.setpgid(0, 0); from evergrad.bench.worker import main; main(sys.argv[1])"
+)
 
 
 class Worker:
@@ -61,7 +68,7 @@ class Worker:
         environment = {k: v for k, v in os.environ.items() if k not in UNSET}
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "evergrad.bench.worker", name],
+            [sys.executable, "-c", _CHILD, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -111,6 +118,12 @@ class Worker:
         """Which matrix product NumPy calls there."""
         return self.ask("blas")
 
+    def kill(self) -> None:
+        """End it in the middle of what it does, with the programs that it has started."""
+        with suppress(ProcessLookupError):  # there is no such group yet, or no more
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+
     def close(self) -> None:
         self.process.send_signal(signal.SIGCONT)
         with suppress(BrokenPipeError):
@@ -121,11 +134,16 @@ class Worker:
 def workers(names: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
     """A process for each name, ended at the end."""
     with ExitStack() as stack:
-        started = {}
-        for name in names:
-            started[name] = Worker(name, threads)
-            stack.callback(started[name].close)
-        yield started
+        started: dict[str, Worker] = {}
+        try:
+            for name in names:
+                started[name] = Worker(name, threads)
+                stack.callback(started[name].close)
+            yield started
+        except BaseException:  # nobody waits for what they are at
+            for worker in started.values():
+                worker.kill()
+            raise
 
 
 class Contestant:
@@ -181,8 +199,8 @@ def main(name: str) -> None:
     contestant = Contestant(name)
     for line in sys.stdin:
         request, arguments = json.loads(line)
-        print(json.dumps(getattr(contestant, request)(**arguments)), flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+        try:
+            answer = getattr(contestant, request)(**arguments)
+        except ImportError as error:  # of a package that the work needs: no more to tell
+            sys.exit(f"{name}: {error}")
+        print(json.dumps(answer), flush=True)

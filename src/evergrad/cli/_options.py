@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -95,11 +96,33 @@ def picture(path: Path | None) -> Path | None:
             path.unlink()
     except OSError as error:
         raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from error
+    _expect_matplotlib()
+    return path
+
+
+def folder_of_pictures(path: Path | None) -> Path | None:
+    """Refuse a folder that could not be written into, before the work; none is left behind."""
+    if path is None:
+        return None
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write into {path}: {error.strerror}") from error
+    finally:
+        for each in made:
+            with suppress(OSError):  # it could not be made
+                each.rmdir()
+    _expect_matplotlib()
+    return path
+
+
+def _expect_matplotlib() -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError(
             "the package `matplotlib` is needed for the picture: pip install 'evergrad[plot]'"
         )
-    return path
 
 
 _BUDGET = "Budget (what runs out first ends the training)"

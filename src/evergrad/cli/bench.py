@@ -29,6 +29,8 @@ from ._verb import verb
 
 #: Columns of the table where the output is not a terminal.
 WIDTH = 165
+#: More are refused by the worker processes, which are told in EVERGRAD_NUM_THREADS.
+MOST_THREADS = 1024
 #: The steps that ``--quick`` keeps.
 QUICK_NAMES = ("tiny", "feed-forward", "packed", "prefill", "decode")
 #: Where peers come from.
@@ -89,12 +91,13 @@ def bench(
         typer.Option(
             "--against",
             help="Peers: torch (PyTorch), numpy (the formula, on OpenBLAS), numba (our other"
-            " backend), llama.cpp (llama-cpp-python), onnxruntime. By default those installed."
-            " Steps have torch alone; the last two run pretrained models.",
+            " backend), llama.cpp (llama-cpp-python), onnxruntime. By default those installed;"
+            " none for ''. Steps have torch alone; the last two run pretrained models.",
         ),
     ] = None,
     num_threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Threads, for everyone.")
+        int | None,
+        typer.Option("--threads", min=1, max=MOST_THREADS, help="Threads, for everyone."),
     ] = None,
     quick: Annotated[
         bool,
@@ -120,7 +123,11 @@ def bench(
     ] = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--report", help="Write RESULTS.md and roofline.png into this folder."),
+        typer.Option(
+            "--report",
+            callback=options.folder_of_pictures,
+            help="Write RESULTS.md and roofline.png into this folder.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -142,7 +149,7 @@ def bench(
         raise typer.BadParameter(
             "say what to measure first: evergrad bench steps", param_hint="--steps"
         )
-    ours, peers = installed()[0], _peers(against)
+    ours, peers = installed()[0], _peers(against, what)
     _check_pictures(ours, with_ops, {"--plot": plot, "--roofline": roofline, "--report": folder})
     known = list(cases.benched(quick))
     wanted = _chosen(ops, "--ops", {case.op.name for case in known})
@@ -150,6 +157,8 @@ def bench(
     names = _names_of_steps(steps, what, quick)
     chosen_steps = [STEPS[name] for name in names if name in STEPS]
     chosen_work = [INFERENCE[name] for name in names if name in INFERENCE and _present(name)]
+    if not (chosen or chosen_steps or chosen_work):
+        raise UserError("nothing to measure: none of the packages named above is installed")
     count = evergrad.get_num_threads() if num_threads is None else num_threads
 
     from rich.progress import track
@@ -194,12 +203,13 @@ def bench(
         if not out.is_terminal:  # a table squeezed into a pipe's 80 columns is unreadable
             out.width = max(out.width, WIDTH)
         if results:
-            out.print(report.op_table(results, title, op_peers).rich())
-            out.print(report.family_table(results).rich())
+            report.op_table(results, title, op_peers).show(out)
+            if op_peers:
+                report.family_table(results).show(out)
         if trained:
-            out.print(report.step_table(trained, title).rich())
+            report.step_table(trained, title).show(out)
         if worked:
-            out.print(report.work_table(worked, title).rich())
+            report.work_table(worked, title).show(out)
     if plot is not None:
         report.plot(results, title, plot)
         err.print(f"wrote {plot}")
@@ -267,8 +277,8 @@ def _check_pictures(ours: str, with_ops: bool, paths: dict[str, Path | None]) ->
 def _chosen(given: str | None, option: str, known: Collection[str]) -> list[str]:
     if given is None:
         return list(known)
-    wanted = [name.strip() for name in given.split(",") if name.strip()]
-    for name in wanted:
+    wanted = _names(given)
+    for name in wanted or [given]:
         if name not in known:
             raise typer.BadParameter(
                 f"expected some of {', '.join(sorted(known))}, got {name!r}", param_hint=option
@@ -276,15 +286,27 @@ def _chosen(given: str | None, option: str, known: Collection[str]) -> list[str]
     return wanted
 
 
-def _peers(against: str | None) -> list[str]:
-    present, known = installed(), list(dict.fromkeys((*PEERS, *RUNNERS)))
+def _names(given: str) -> list[str]:
+    """Each once, in the order given."""
+    return list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+
+
+def _peers(against: str | None, what: What) -> list[str]:
+    present = installed()
+    known = {
+        What.ops: PEERS,
+        What.steps: ("torch",),
+        What.inference: tuple(RUNNERS),
+        What.all: tuple(dict.fromkeys((*PEERS, *RUNNERS))),
+    }[what]
     if against is None:
         return [peer for peer in known if peer in present[1:]]
-    wanted = [name.strip() for name in against.split(",") if name.strip()]
+    wanted = _names(against)
     for name in wanted:
         if name not in known:
             raise typer.BadParameter(
-                f"expected some of {', '.join(known)}, got {name!r}", param_hint="--against"
+                f"evergrad bench {what.value} has some of {', '.join(known)}, got {name!r}",
+                param_hint="--against",
             )
         if name not in present[1:]:
             raise UserError(f"{name} is not installed: pip install {PACKAGES[name]}")
