@@ -27,10 +27,14 @@ def ieee(function: Callable[P, R]) -> Callable[P, R]:
     return quiet
 
 
-def emit(value: Array, out: Array | None) -> Array:
-    """Return `value`, in `out` when given. Writing comes last, so `out` may alias an input."""
-    if out is None:
-        return np.asarray(value)  # NumPy turns 0-d results into scalars
+def emit(value: Array, out: Array | None, like: Array | None = None) -> Array:
+    """Return `value`, in `out` when given. Writing comes last, so `out` may alias an input.
+
+    Elementwise ops name an input, `like`, whose dtype the result has: NumPy 1 makes float64 of a
+    float32 without dimensions that meets a number.
+    """
+    if out is None:  # NumPy turns 0-d results into scalars
+        return np.asarray(value, None if like is None else like.dtype)
     out[...] = value
     return out
 

@@ -30,41 +30,41 @@ def _tanh_argument(x: Array) -> Array:
 @ieee
 def relu(x: Array, out: Array | None) -> Array:
     """max(x, 0)."""
-    return emit(np.maximum(x, 0), out)
+    return emit(np.maximum(x, 0), out, x)
 
 
 # f' = 1 where y > 0, else 0; at the kink the subgradient 0.
 @ieee
 def relu_backward(dout: Array, saved: Array, dx: Array | None) -> Array:
     """dout * (1 where saved > 0, else 0), saved = relu(x)."""
-    return emit(dout * (saved > 0), dx)
+    return emit(dout * (saved > 0), dx, dout)
 
 
 @ieee
 def sigmoid(x: Array, out: Array | None) -> Array:
     """1 / (1 + exp(-x)), with an exponential that never overflows."""
     e = np.exp(-np.abs(x))
-    return emit(np.where(x < 0, e, 1) / (1 + e), out)
+    return emit(np.where(x < 0, e, 1) / (1 + e), out, x)
 
 
 # y = 1 / (1 + e^-x)  =>  y' = e^-x / (1 + e^-x)^2 = y (1 - y).
 @ieee
 def sigmoid_backward(dout: Array, saved: Array, dx: Array | None) -> Array:
     """dout * y * (1 - y), saved = y = sigmoid(x)."""
-    return emit(dout * saved * (1 - saved), dx)
+    return emit(dout * saved * (1 - saved), dx, dout)
 
 
 @ieee
 def tanh(x: Array, out: Array | None) -> Array:
     """tanh(x)."""
-    return emit(np.tanh(x), out)
+    return emit(np.tanh(x), out, x)
 
 
 # y = sinh / cosh  =>  y' = (cosh^2 - sinh^2) / cosh^2 = 1 - y^2.
 @ieee
 def tanh_backward(dout: Array, saved: Array, dx: Array | None) -> Array:
     """dout * (1 - y^2), saved = y = tanh(x)."""
-    return emit(dout * (1 - saved * saved), dx)
+    return emit(dout * (1 - saved * saved), dx, dout)
 
 
 @ieee
@@ -74,8 +74,8 @@ def gelu(x: Array, approximate: str, out: Array | None) -> Array:
     approximate "tanh": x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))).
     """
     if approximate == "none":
-        return emit(x * _normal_cdf(x), out)
-    return emit(0.5 * x * (1 + np.tanh(_tanh_argument(x))), out)
+        return emit(x * _normal_cdf(x), out, x)
+    return emit(0.5 * x * (1 + np.tanh(_tanh_argument(x))), out, x)
 
 
 # "none": (x Phi)' = Phi + x phi, where phi(x) = Phi'(x) = exp(-x^2 / 2) / sqrt(2 pi).
@@ -91,21 +91,21 @@ def gelu_backward(dout: Array, x: Array, approximate: str, dx: Array | None) -> 
         # The square is finite: far out it is multiplied by 0.
         du = _SQRT_2_OVER_PI * (1 + 3 * _CUBIC * np.minimum(x * x, 1e12))
         slope = 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du
-    return emit(dout * slope, dx)
+    return emit(dout * slope, dx, dout)
 
 
 # With s = sigmoid(x), s' = s (1 - s):  (x s)' = s + x s (1 - s).
 @ieee
 def silu(x: Array, out: Array | None) -> Array:
     """x * sigmoid(x) (Hendrycks & Gimpel 2016; Elfwing et al. 2018)."""
-    return emit(x * sigmoid(x, None), out)
+    return emit(x * sigmoid(x, None), out, x)
 
 
 @ieee
 def silu_backward(dout: Array, saved: Array, dx: Array | None) -> Array:
     """dout * (s + x s (1 - s)), saved = x, s = sigmoid(x)."""
     s = sigmoid(saved, None)
-    return emit(dout * (s + saved * s * (1 - s)), dx)
+    return emit(dout * (s + saved * s * (1 - s)), dx, dout)
 
 
 def activate(pre: Array, name: str | None) -> Array:

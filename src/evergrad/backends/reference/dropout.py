@@ -42,7 +42,7 @@ def dropout(x: Array, p: float, seed: int, offset: int, out: Array | None) -> Ar
     """x / (1 - p) with probability 1 - p, else 0; any shape, elements counted in C order."""
     counter = np.arange(x.size, dtype=np.uint64) + np.uint64(offset & _UINT64)  # modulo 2^64
     keep = kept(counter, p, seed).reshape(x.shape)
-    return emit(np.where(keep, x * (1 / (1 - p)), x.dtype.type(0)), out)
+    return emit(np.where(keep, x * (1 / (1 - p)), x.dtype.type(0)), out, x)
 
 
 # A diagonal linear map that depends on (seed, offset, index) alone: its own transpose.

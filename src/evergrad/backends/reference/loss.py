@@ -64,7 +64,7 @@ def _spread(dout: Array, shape: tuple[int, ...]) -> Array:
 def mse_loss(x: Array, target: Array, out: Array | None) -> Array:
     """(x - target)^2, elementwise."""
     difference = x - target
-    return emit(difference * difference, out)
+    return emit(difference * difference, out, x)
 
 
 def mse_loss_sum(x: Array, target: Array) -> float:
@@ -76,7 +76,7 @@ def mse_loss_sum(x: Array, target: Array) -> float:
 @ieee
 def mse_loss_backward(dout: Array, x: Array, target: Array, dx: Array | None) -> Array:
     """2 * dout * (x - target); dout has the size of x, or size 1."""
-    return emit(2 * _spread(dout, x.shape) * (x - target), dx)
+    return emit(2 * _spread(dout, x.shape) * (x - target), dx, x)
 
 
 @ieee
@@ -86,7 +86,7 @@ def binary_cross_entropy_with_logits(x: Array, target: Array, out: Array | None)
     log sigmoid(x) = x - softplus(x) and log sigmoid(-x) = -softplus(x), so the loss is
     softplus(x) - x t = max(x, 0) - x t + log(1 + exp(-|x|)), which neither overflows nor cancels.
     """
-    return emit(np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x))), out)
+    return emit(np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x))), out, x)
 
 
 def binary_cross_entropy_with_logits_sum(x: Array, target: Array) -> float:
@@ -100,4 +100,4 @@ def binary_cross_entropy_with_logits_backward(
     dout: Array, x: Array, target: Array, dx: Array | None
 ) -> Array:
     """dout * (sigmoid(x) - target); dout has the size of x, or size 1."""
-    return emit(_spread(dout, x.shape) * (sigmoid(x, None) - target), dx)
+    return emit(_spread(dout, x.shape) * (sigmoid(x, None) - target), dx, x)
