@@ -107,6 +107,27 @@ def test_split_errors():
         datasets.split("a", [same + "x", same + "y"])
 
 
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: datasets.split("a", "one text"),
+            TypeError,
+            "documents: expected texts, got a sin",
+        ),
+        (lambda: datasets.split("a", ["x", b"y"]), TypeError, r"documents\[1\]: .*str, got bytes"),
+        (lambda: datasets.split("a", ["x", None]), TypeError, r"documents\[1\]: .*, got NoneType"),
+        (lambda: datasets.split("a", ["x"], "0.1"), TypeError, r"share: expected .* got '0\.1'"),
+        (lambda: datasets.parts(b"x"), TypeError, "text: expected a str, got bytes"),
+        (lambda: datasets.parts("x", 1.5), TypeError, r"size: .*positive integer, got 1\.5"),
+        (lambda: datasets.parts("x", 0), ValueError, "size: expected a positive integer, got 0"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
 @given(
     text=st.lists(st.sampled_from(["word", "\n", "\n\n", " ", "\n \n", "    x"])).map("".join),
     size=st.integers(1, 20),

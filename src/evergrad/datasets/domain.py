@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 # Shorter lines ("else:", "See also:") are common to texts that have nothing to do with each other.
 _TELLING_LINE = 20
@@ -60,8 +61,11 @@ def split(name: str, documents: Iterable[str], share: float = 0.1) -> Domain:
 
     Raises
     ------
+    TypeError
+        If the documents are one text, or one of them is none.
     ValueError
-        If fewer than two different documents are left, or all are near copies of each other.
+        If `share` is no such fraction, fewer than two different documents are left, or all are near
+        copies of each other.
 
     Examples
     --------
@@ -69,9 +73,19 @@ def split(name: str, documents: Iterable[str], share: float = 0.1) -> Domain:
     >>> len(domain.train) + len(domain.heldout), set(domain.train) & set(domain.heldout)
     (100, set())
     """
+    if not isinstance(share, Real):
+        raise TypeError(f"split: share: expected a number in (0, 1), got {share!r}")
     if not 0 < share < 1:
         raise ValueError(f"split: share must lie in (0, 1), got {share}")
-    unique = {" ".join(text.split()): text for text in documents}
+    if isinstance(documents, (str, bytes)):  # its characters would be split
+        kind = type(documents).__name__
+        raise TypeError(f"split: documents: expected texts, got a single {kind}; see parts()")
+    unique = {}
+    for number, text in enumerate(documents):
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise TypeError(f"split: documents[{number}]: expected a str, got {kind}")
+        unique[" ".join(text.split())] = text
     unique.pop("", None)
     texts = sorted(unique.values(), key=_digest)
     if len(texts) < 2:
@@ -106,11 +120,24 @@ def parts(text: str, size: int = 2000) -> list[str]:
     list of str
         Its parts; joined they are the text again.
 
+    Raises
+    ------
+    TypeError
+        If `text` is no str, or `size` no integer.
+    ValueError
+        If `size` is less than 1.
+
     Examples
     --------
     >>> parts("one\n\ntwo\n\nthree", size=8)
     ['one\n\ntwo\n\n', 'three']
     """
+    if not isinstance(text, str):
+        raise TypeError(f"parts: text: expected a str, got {type(text).__name__}")
+    if not isinstance(size, Integral):
+        raise TypeError(f"parts: size: expected a positive integer, got {size!r}")
+    if size < 1:
+        raise ValueError(f"parts: size: expected a positive integer, got {size}")
     found, run, length = [], [], 0
     for paragraph in re.findall(r".+?(?:\n\s*\n|\Z)", text, flags=re.DOTALL):
         run.append(paragraph)
