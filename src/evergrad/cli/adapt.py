@@ -49,7 +49,8 @@ def adapt(
         typer.Option(
             "--retain",
             metavar="TEXT",
-            help="What must not be forgotten; by default all that the version has learned.",
+            help="What must not be forgotten, by default all that the version has learned; may be"
+            " given again.",
             rich_help_panel=_REMEMBER,
             show_default=False,
         ),

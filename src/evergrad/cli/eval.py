@@ -20,6 +20,7 @@ from ._verb import verb
 EXAMPLES = (
     "evergrad eval cpython-prose cpython-code --store run",
     "evergrad eval letters.txt --store run --version 0001 --json",
+    "evergrad eval cpython-prose --model SmolLM2.gguf",
 )
 
 
@@ -43,10 +44,10 @@ def evaluate(
     model: options.ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the current version on the held-out tenth of some text, in bits per byte.
+    """Measure a version or a pretrained model on held-out text, in bits per byte.
 
-    8 is knowing nothing, lower is better. The tenth is the one that [bold]train[/bold] and
-    [bold]adapt[/bold] never learn from.
+    8 is knowing nothing, lower is better. Held out is a tenth of the text, the one that
+    [bold]train[/bold] and [bold]adapt[/bold] never learn from.
     """
     options.one_source(context)
     path, loaded = options.open_decoder(store, version, model)

@@ -20,6 +20,7 @@ from ._verb import verb
 
 EXAMPLES = (
     "evergrad info",
+    "EVERGRAD_NUM_THREADS=1 evergrad info",
     "evergrad info run  (a store: its current version)",
     "evergrad info run/versions/0002 --json",
     "evergrad info SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -41,7 +42,11 @@ def info(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which kernels, instruction set and threads are in use, or what a model holds."""
+    """Show which kernels, instruction set and threads are in use, or what a model holds.
+
+    For every command, EVERGRAD_BACKEND chooses native, numba or reference, EVERGRAD_ISA one of the
+    instruction sets shown, and EVERGRAD_NUM_THREADS the number of threads.
+    """
     if model is None:
         config = evergrad.show_config()
         if as_json:

@@ -46,7 +46,8 @@ def train(
         typer.Option(
             "--also-measure",
             metavar="TEXT",
-            help="Further text to measure, not to learn: shows later what it gained.",
+            help="Further text to measure, not to learn: shows later what it gained; may be given"
+            " again.",
             show_default=False,
         ),
     ] = None,
