@@ -128,8 +128,15 @@ class build_native(build_ext):
                 )
             return str(target)
 
+        # The source that knows OpenMP by itself: where that is missing, it is told in seconds.
+        sources.sort(key=lambda job: job[0] != CSRC / "runtime" / "parallel.cpp")
+        objects = [compile_one(sources[0])]
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as workers:
-            objects = list(workers.map(compile_one, sources))
+            try:
+                objects += workers.map(compile_one, sources[1:])
+            except BaseException:
+                workers.shutdown(cancel_futures=True)  # whoever waits need not wait for them all
+                raise
         target = self.get_ext_fullpath(ext.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(

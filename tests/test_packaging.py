@@ -78,6 +78,17 @@ def test_without_a_compiler_the_build_says_what_is_missing(checkout, tmp_path, c
     assert "EVERGRAD_NATIVE=0" in last
 
 
+def test_openmp_is_missed_before_all_else_is_compiled(checkout, tmp_path):
+    compiler = tmp_path / "clang++"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho no omp.h >&2\nexit 1\n')
+    compiler.chmod(0o755)
+    run = setup(checkout, "build_ext", "--build-lib", tmp_path, CXX=str(compiler))
+    assert run.returncode == 1
+    (call,) = (tmp_path / "calls").read_text().splitlines()
+    assert "runtime/parallel.cpp" in call
+    assert run.stderr.splitlines()[0] == "no omp.h"
+
+
 def test_without_kernels_on_demand(checkout, tmp_path):
     run = setup(
         checkout, "build", "--build-base", tmp_path, CXX="no-such-compiler", EVERGRAD_NATIVE="0"
