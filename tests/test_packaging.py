@@ -36,7 +36,7 @@ def checkout(tmp_path_factory):
     return place
 
 
-def setup(checkout, *arguments, **environment):
+def run_setup(checkout, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "setup.py", "--quiet", *arguments],
         cwd=checkout,
@@ -53,7 +53,7 @@ def files(folder):
 
 def test_a_source_distribution_holds_what_it_is_built_and_tested_from(checkout, tmp_path):
     given = files(checkout)
-    run = setup(checkout, "egg_info", "--egg-base", tmp_path, "sdist", "--dist-dir", tmp_path)
+    run = run_setup(checkout, "egg_info", "--egg-base", tmp_path, "sdist", "--dist-dir", tmp_path)
     assert run.returncode == 0, run.stderr
     (archive,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
@@ -70,7 +70,7 @@ def test_a_source_distribution_holds_what_it_is_built_and_tested_from(checkout, 
     ],
 )
 def test_without_a_compiler_the_build_says_what_is_missing(checkout, tmp_path, compiler, why):
-    run = setup(checkout, "build_ext", "--build-lib", tmp_path, CXX=compiler)
+    run = run_setup(checkout, "build_ext", "--build-lib", tmp_path, CXX=compiler)
     assert run.returncode == 1
     last = run.stderr.splitlines()[-1]
     assert f"could not be built with {compiler}: " in last
@@ -82,7 +82,7 @@ def test_openmp_is_missed_before_all_else_is_compiled(checkout, tmp_path):
     compiler = tmp_path / "clang++"
     compiler.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho no omp.h >&2\nexit 1\n')
     compiler.chmod(0o755)
-    run = setup(checkout, "build_ext", "--build-lib", tmp_path, CXX=str(compiler))
+    run = run_setup(checkout, "build_ext", "--build-lib", tmp_path, CXX=str(compiler))
     assert run.returncode == 1
     (call,) = (tmp_path / "calls").read_text().splitlines()
     assert "runtime/parallel.cpp" in call
@@ -90,7 +90,7 @@ def test_openmp_is_missed_before_all_else_is_compiled(checkout, tmp_path):
 
 
 def test_without_kernels_on_demand(checkout, tmp_path):
-    run = setup(
+    run = run_setup(
         checkout, "build", "--build-base", tmp_path, CXX="no-such-compiler", EVERGRAD_NATIVE="0"
     )
     assert run.returncode == 0, run.stderr
@@ -109,6 +109,6 @@ def test_without_kernels_on_demand(checkout, tmp_path):
 
 
 def test_a_choice_of_kernels_that_is_none(checkout):
-    run = setup(checkout, "build", EVERGRAD_NATIVE="off")
+    run = run_setup(checkout, "build", EVERGRAD_NATIVE="off")
     assert run.returncode == 1
     assert run.stderr.strip() == "EVERGRAD_NATIVE: expected 0 or 1, got 'off'"
