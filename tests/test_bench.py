@@ -233,6 +233,16 @@ def test_an_interruption_ends_workers_in_the_middle():
     assert [each.process.returncode for each in started.values()] == [-signal.SIGKILL] * 2
 
 
+def test_a_worker_whose_parent_is_gone_ends_without_a_word(capfd):
+    with workers(["numpy"], 1) as started:
+        process = started["numpy"].process
+        process.stdout.close()
+        process.stdin.write('["peak_bytes", {}]\n')
+        process.stdin.flush()
+        assert process.wait() == 1
+    assert capfd.readouterr().err == ""
+
+
 def test_a_worker_names_the_package_that_it_lacks(tmp_path, monkeypatch, capfd):
     (tmp_path / "torch.py").write_text("raise ImportError('no PyTorch here')")
     found = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])

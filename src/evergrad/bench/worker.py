@@ -203,4 +203,7 @@ def main(name: str) -> None:
             answer = getattr(contestant, request)(**arguments)
         except ImportError as error:  # of a package that the work needs: no more to tell
             sys.exit(f"{name}: {error}")
-        print(json.dumps(answer), flush=True)
+        try:
+            print(json.dumps(answer), flush=True)
+        except BrokenPipeError:  # the parent was killed: there is nobody to complain to
+            os._exit(1)
