@@ -116,8 +116,10 @@ def test_formats_are_those_of_the_package():
 
 
 def test_types_that_are_known_but_not_supported_are_named(tmp_path):
-    path = write(tmp_path / "a.gguf", {"w": (np.zeros((2, 17), np.uint8), "mxfp4")})
-    with pytest.raises(ValueError, match=r"a\.gguf: the tensor 'w' is of the type MXFP4") as caught:
+    path = write(tmp_path / "a.gguf", {"w": (np.zeros((2, 18), np.uint8), "iq4_nl")})
+    with pytest.raises(
+        ValueError, match=r"a\.gguf: the tensor 'w' is of the type IQ4_NL"
+    ) as caught:
         io.read_gguf(path)
     assert not isinstance(caught.value, io.CorruptFileError)
     assert "expected one of F32, F16, Q4_0" in str(caught.value)
