@@ -383,9 +383,6 @@ def test_a_page_is_whole_or_what_it_was(tmp_path, monkeypatch):
         page.write(tmp_path, measured, LIMITS, {"processor": "a machine"}, [], "evergrad bench")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
     assert {path.read_text() for path in tmp_path.iterdir()} == {"of an earlier run"}
-    with pytest.raises(KeyboardInterrupt):
-        report.plot(measured.ops, "half", tmp_path / page.PICTURE)
-    assert (tmp_path / page.PICTURE).read_text() == "of an earlier run"
 
 
 @pytest.mark.parametrize("width", [30, 80, 165])

@@ -15,7 +15,6 @@ from rich.padding import Padding
 from rich.table import Table
 
 import evergrad
-from evergrad import io
 from evergrad.bench.bars import Measured, bars, geometric_mean
 from evergrad.bench.measure import Limits
 from evergrad.bench.programs import Program
@@ -310,5 +309,4 @@ def plot(results: Sequence[Result], title: str, path: Path) -> None:
     figure.legend(
         handles[::-1], labels[::-1], loc="outside upper right", ncols=len(labels), frameon=False
     )
-    with io.atomic_file(path) as file:
-        figure.savefig(file, format=path.suffix[1:].lower(), dpi=140)
+    figure.savefig(path, dpi=140)
