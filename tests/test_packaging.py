@@ -40,7 +40,7 @@ def run_setup(checkout, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "setup.py", "--quiet", *arguments],
         cwd=checkout,
-        env={**os.environ, "PYTHONWARNINGS": "ignore", **environment},
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "EVERGRAD_NATIVE": "", **environment},
         capture_output=True,
         text=True,
         check=False,
