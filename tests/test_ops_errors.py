@@ -111,6 +111,10 @@ def wrong_types(x: np.ndarray) -> Wrong:
     yield "list", x.tolist(), TypeError
     yield "text", "array", TypeError
     yield "number", 1.5, TypeError
+    # Arrays by inheritance that are not what their memory says.
+    yield "masked", np.ma.array(x), TypeError
+    if x.ndim == 2:
+        yield "matrix", x.view(np.matrix), TypeError
 
 
 def wrong_dtypes(x: np.ndarray) -> Wrong:

@@ -21,16 +21,28 @@ _I32 = np.dtype(np.int32)
 
 def describe(x: Any) -> str:
     if isinstance(x, np.ndarray):
-        return f"{x.dtype} array of shape {x.shape}"
+        kind = "array" if type(x) is np.ndarray else type(x).__name__
+        return f"{x.dtype} {kind} of shape {x.shape}"
     return type(x).__name__
+
+
+def array(name: str, x: Any, expected: str) -> None:
+    """``x`` is an array that is what its memory says.
+
+    Of the subclasses, a memory map is. A matrix keeps two dimensions whatever is asked of it, and
+    multiplies where others scale; a mask would be lost on the way to the kernels.
+    """
+    if type(x) is np.ndarray:
+        return
+    if not isinstance(x, np.ndarray) or isinstance(x, np.matrix) or hasattr(x, "mask"):
+        raise TypeError(f"{name}: expected {expected}, got {describe(x)}")
 
 
 def floats(name: str, x: Any, contiguous: bool = True) -> None:
     """``x`` is a float32 array (float64 too in the reference backend), aligned and contiguous."""
     if type(x) is np.ndarray and x.dtype is _F32 and x.flags.carray:
         return
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected a float32 numpy array, got {describe(x)}")
+    array(name, x, "a float32 numpy array")
     if x.dtype != _F32 and not (active.float64 and x.dtype == _F64):
         hint = " (float64 works in the reference backend)" if x.dtype == _F64 else ""
         raise TypeError(f"{name}: expected float32, got {describe(x)}{hint}")
@@ -180,8 +192,7 @@ def indices(name: str, x: Any, upper: int, ignore: int | None = None) -> np.ndar
     """Check integer indices against [0, upper) (or equal to ``ignore``); returns them as int64."""
     if active.within(x, upper):
         return x
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected an int64 numpy array, got {describe(x)}")
+    array(name, x, "an int64 numpy array")
     if x.dtype != _I64 and x.dtype != _I32:
         raise TypeError(f"{name}: expected int64 or int32, got {describe(x)}")
     x = np.asarray(x, _I64, order="C")
@@ -206,7 +217,8 @@ def offsets(
     """Check offsets of packed sequences, which rise from 0; returns them as int64."""
     if active.rising(x, tokens):
         return x
-    if not isinstance(x, np.ndarray) or x.dtype.kind not in "iu":
+    array(name, x, "an int64 array")
+    if x.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an int64 array, got {describe(x)}")
     has_rank(name, x, 1, 1)
     x = np.asarray(x, _I64, order="C")

@@ -81,6 +81,7 @@ def _check_scores(
 ) -> None:
     """``x`` broadcasts to the scores; of packed sequences (``longest``) each takes a corner."""
     if isinstance(x, np.ndarray) and x.dtype == _BOOL and name == "attn_mask":
+        _check.array(name, x, "a bool or float32 numpy array")
         _check.has_rank(name, x, 4, 4)
         if x.size and x.shape[-1] > 1 and x.strides[-1] != 1:
             raise ValueError(f"{name}: expected a contiguous last axis, got strides {x.strides}")

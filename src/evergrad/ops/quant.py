@@ -75,7 +75,8 @@ class QuantizedWeight:
     def __init__(self, data: np.ndarray, kind: str, columns: int) -> None:
         _check.choice("kind", kind, tuple(BLOCKS))
         columns = _check.integer("columns", columns, 0, 2**62)
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8:
+        _check.array("data", data, "a uint8 numpy array")
+        if data.dtype != np.uint8:
             raise TypeError(f"data: expected a uint8 numpy array, got {_check.describe(data)}")
         numbers, size = BLOCKS[kind]
         if columns % numbers:
