@@ -63,6 +63,35 @@ def test_out(case: Case, backend: str) -> None:
     framed.assert_frame_intact()
 
 
+def frozen(values: dict[str, Any]) -> dict[str, Any]:
+    """Copies that may not be written, laid out like the originals."""
+
+    def freeze(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            value = value.copy(order="K")
+            value.flags.writeable = False
+        return value
+
+    return {name: freeze(value) for name, value in values.items()}
+
+
+# Of linear every case: what its backward computes depends on the activation.
+@each_case(lambda case: case.dims is case.op.tests[0] or (case.op is cases.LINEAR and small(case)))
+@each_backend
+def test_what_is_only_read_may_be_read_only(case: Case, backend: str) -> None:
+    """Weights may lie in a mapped file."""
+    problem, op = case.problem(SEED), case.op
+    dout = cotangent(case, problem)
+    given = {name: value for name, value in problem.args.items() if name not in op.updates}
+    with using(backend):
+        outputs = problem.forward()
+        assert_same_bits(problem.with_args(**frozen(given)).forward(), outputs)
+        if op.grads:
+            read = frozen(problem.backward_args(outputs, dout))
+            got = dict(zip(op.grads.values(), as_tuple(op.backward(**read)), strict=True))
+            assert_same_bits(got, problem.backward(outputs, dout))
+
+
 @each_case(lambda case: small(case) and case.op.updates)
 @each_backend
 def test_in_place_updates(case: Case, backend: str) -> None:

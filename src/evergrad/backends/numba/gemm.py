@@ -94,7 +94,7 @@ def linear_packed(
 
 @kernel
 def _dpre_kernel(dout: Array, code: int, saved: Array, dpre: Array, partials: Array) -> None:
-    """dpre = dout * f'(pre) [rows, n] unless that is dout; its sums by row block in partials."""
+    """dpre = dout * f'(pre) [rows, n] unless code is 0; its sums by row block in partials."""
     rows, n = dout.shape
     for b in prange(pieces(rows, ROWS)):
         lo, hi = bounds(b, rows, ROWS)
@@ -127,10 +127,12 @@ def linear_backward(
 ) -> tuple[Array | None, Array | None, Array | None]:
     """dx = dpre W,  dweight += dpre^T x,  dbias += sum of dpre over rows;  dpre = dout f'(pre)."""
     rows, n = dout.shape
-    dpre = dout if activation is None else np.empty_like(dout)
+    product = None if activation is None else np.empty_like(dout)
     partials = partial_sums(rows, n, need_dbias)
     if activation is not None or need_dbias:
-        _dpre_kernel(dout, CODES[activation], present(saved, 2), dpre, partials)
+        # Never dout for an output: it may be read-only, and the kernel is compiled as a whole.
+        _dpre_kernel(dout, CODES[activation], present(saved, 2), present(product, 2), partials)
+    dpre = dout if product is None else product
     if need_dweight:
         if dweight is None:
             dweight = matmul(dpre.T, x, None)
