@@ -20,6 +20,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba import njit, prange
+from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
 from .. import _threads
@@ -51,12 +52,31 @@ def _sources_digest() -> str:
 _DIGEST = _sources_digest()
 
 
+class _Cache(FunctionCache):
+    """Numba's cache on disk, which may save time and must not cost an op.
+
+    Numba lets out whatever a full or read-only disk and files that were cut short come to.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # unpickling broken bytes ends in nearly any of them
+            with contextlib.suppress(OSError):
+                self.flush()  # saving would read the broken index first
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(Exception):
+            super().save_overload(sig, data)
+
+
 def _compiled(function: Callable[..., Any], form: str) -> Callable[..., Any]:
     copy = types.FunctionType(function.__code__, function.__globals__)
     copy.__qualname__ = f"{function.__qualname__}_{form}_{_DIGEST}"
     dispatcher = njit(parallel=form == "parallel", **_OPTIONS)(copy)
     with contextlib.suppress(RuntimeError):  # nowhere to write: compile in every process
-        dispatcher.enable_caching()
+        dispatcher._cache = _Cache(copy)  # what enable_caching does
     return dispatcher
 
 
