@@ -42,6 +42,13 @@ class Framed:
         assert (self.whole[self.whole.size - AFTER :] == SENTINEL).all()
 
 
+#: Arrays of integers that ops take.
+INDICES = {
+    *("input", "target", "positions", "segments", "rows", "skipped"),
+    *("cu_seqlens", "cu_seqlens_q", "cu_seqlens_k"),
+}
+
+
 def takes(op: Op, name: str, backward: bool) -> bool:
     return name in (op.backward if backward else op.forward).__annotations__
 
@@ -247,6 +254,52 @@ def test_gradients_that_share_a_buffer_are_refused(case: Case, backend: str) -> 
             }
             with pytest.raises(ValueError, match="expected memory of its own"):
                 problem.backward(outputs, dout, **shared)
+
+
+def over_each_index(call: Any, args: dict[str, Any], buffers: dict[str, np.ndarray]) -> None:
+    """Lay each buffer over each array of indices: refused by its name."""
+    indices = {k: x for k, x in args.items() if isinstance(x, np.ndarray) and x.dtype == np.int64}
+    for (name, buffer), (index_name, index) in itertools.product(buffers.items(), indices.items()):
+        if not buffer.size or not index.size:
+            continue
+        memory = np.zeros(max(buffer.nbytes, index.nbytes), np.uint8)
+        read = memory[: index.nbytes].view(np.int64).reshape(index.shape)
+        written = memory[: buffer.nbytes].view(buffer.dtype).reshape(buffer.shape)
+        read[...] = index
+        with pytest.raises(ValueError, match=f"{name}: .* overlaps {index_name}"):
+            call(**{**args, index_name: read, name: written})
+        np.testing.assert_array_equal(read, index)
+
+
+# A quantized table's rows have been decoded, and its indices are done with, before one is written.
+@each_case(
+    lambda case: (
+        small(case)
+        and case.op is not cases.EMBEDDING_QUANTIZED
+        and not INDICES.isdisjoint(case.op.shapes)
+    )
+)
+@each_backend
+def test_an_output_over_indices_is_refused(case: Case, backend: str) -> None:
+    """They are read while it is written: rows of anywhere would be next."""
+    problem, op = case.problem(SEED), case.op
+    dout = cotangent(case, problem)
+    with using(backend):
+        outputs = problem.forward()
+        written = {
+            name: x
+            for name, x in outputs.items()
+            if isinstance(x, np.ndarray) and (name in op.updates or takes(op, name, backward=False))
+        }
+        over_each_index(op.forward, problem.forward_args(), written)
+        if op.grads:
+            grads = problem.backward(outputs, dout)
+            taken = {
+                name: x
+                for name, x in grads.items()
+                if x is not None and takes(op, name, backward=True)
+            }
+            over_each_index(op.backward, problem.backward_args(outputs, dout), taken)
 
 
 def as_tuple(result: Any) -> tuple[Any, ...]:

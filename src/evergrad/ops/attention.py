@@ -176,6 +176,11 @@ def _check_options(
     )
 
 
+def _all_apart(others: tuple[np.ndarray | None, ...], *outs: np.ndarray | None) -> bool:
+    """At a glance: no output meets the inputs that `active.rowwise`, for floats, cannot look at."""
+    return all(x is None or active.apart(x, *outs) for x in others)
+
+
 def _lse_shape(query: np.ndarray) -> tuple[int, ...]:
     if query.ndim == 3:
         return (query.shape[1], query.shape[0])
@@ -275,17 +280,17 @@ def attention(
         query, key, value, attn_mask, bias, dropout_p, is_causal, scale, window_size, softcap,
         alibi_slopes, cu_seqlens_q, cu_seqlens_k, seed, offset,
     )  # fmt: skip
-    if out is not None and (
-        attn_mask is not None
-        or not active.rowwise(
+    if out is not None and not (
+        active.rowwise(
             1, query, None, key, None, value, None, bias, None, alibi_slopes, None, out, query.shape
         )
+        and _all_apart((attn_mask, cu_seqlens_q, cu_seqlens_k), out)
     ):
         _check.output("out", out, query.shape, "query", query, contiguous=False)
         _last_contiguous("out", out, query.ndim)
         _check.no_overlap(
             "out", out, query=query, key=key, value=value, attn_mask=attn_mask, bias=bias,
-            alibi_slopes=alibi_slopes,
+            alibi_slopes=alibi_slopes, cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k,
         )  # fmt: skip
     out, lse = active.attention(query, key, value, *options, out)
     return (out, lse) if return_lse else out
@@ -369,11 +374,13 @@ def attention_backward(
         if bias is None:
             raise ValueError(f"dbias: expected None without a bias, got {_check.describe(dbias)}")
         _check.output("dbias", dbias, bias.shape, "query", query)
-    if attn_mask is not None or dout is None or out is None or not active.rowwise(
+    plain = dout is not None and out is not None and active.rowwise(
         4, query, None, key, None, value, None, lse, None, bias, None, alibi_slopes, None,
         dout, query.shape, out, query.shape,
         dquery, query.shape, dkey, key.shape, dvalue, value.shape, dbias, None,
-    ):  # fmt: skip
+    )  # fmt: skip
+    others = (attn_mask, cu_seqlens_q, cu_seqlens_k)
+    if not (plain and _all_apart(others, dquery, dkey, dvalue, dbias)):
         for name, x in (("dout", dout), ("out", out)):
             _last_contiguous(name, x, query.ndim)
             _check.has_shape(name, x, query.shape)
@@ -389,6 +396,7 @@ def attention_backward(
         inputs = {
             "dout": dout, "query": query, "key": key, "value": value, "out": out, "lse": lse,
             "attn_mask": attn_mask, "bias": bias, "alibi_slopes": alibi_slopes,
+            "cu_seqlens_q": cu_seqlens_q, "cu_seqlens_k": cu_seqlens_k,
         }  # fmt: skip
         _check.each_apart(inputs, dquery=dquery, dkey=dkey, dvalue=dvalue, dbias=dbias)
     grads = active.attention_backward(

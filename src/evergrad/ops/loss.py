@@ -188,7 +188,7 @@ def cross_entropy_backward(
     if dlogits is not None:
         _check.output("dlogits", dlogits, logits.shape, "logits", logits)
         _check.in_place_or_apart("dlogits", dlogits, logits=logits)
-        _check.no_overlap("dlogits", dlogits, lse=lse, dout=drows)
+        _check.no_overlap("dlogits", dlogits, lse=lse, dout=drows, target=target)
     result = active.cross_entropy_backward(
         drows.reshape(-1), _check.rows(logits), target.reshape(-1), lse.reshape(-1),
         ignore_index, label_smoothing, _check.rows(dlogits),

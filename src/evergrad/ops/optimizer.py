@@ -236,7 +236,17 @@ def _rows_checks(param: np.ndarray, rows: np.ndarray, **others: np.ndarray) -> n
     _check.has_rank("rows", rows, 1, 1)
     if (rows[1:] <= rows[:-1]).any():
         raise ValueError("rows: expected indices that rise, each once, got others (numpy.unique)")
+    _check_apart_from_indices(param, others, rows=rows)
     return rows
+
+
+def _check_apart_from_indices(
+    param: np.ndarray, others: dict[str, np.ndarray], **indices: np.ndarray
+) -> None:
+    """What is written is none of the indices, which are read meanwhile."""
+    for name, x in {"param": param, **others}.items():
+        if name != "grad":
+            _check.no_overlap(name, x, **indices)
 
 
 def adam_step_rows(
@@ -293,9 +303,11 @@ def adam_step_rows(
     >>> param.round(3).ravel()
     array([1. , 1. , 0.9], dtype=float32)
     """
-    rows = _rows_checks(param, rows, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    state = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+    rows = _rows_checks(param, rows, grad=grad, **state)
     skipped = _check.indices("skipped", skipped, 2**62)
     _check.has_shape("skipped", skipped, rows.shape)
+    _check_apart_from_indices(param, state, skipped=skipped)
     active.adam_step_rows(
         param,
         grad,

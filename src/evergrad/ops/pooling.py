@@ -55,7 +55,7 @@ def pool(
     cu_seqlens = _check.offsets("cu_seqlens", cu_seqlens, "x", x.shape[0])
     if out is not None:
         _check.output("out", out, (cu_seqlens.size - 1, x.shape[1]), "x", x)
-        _check.no_overlap("out", out, x=x)
+        _check.no_overlap("out", out, x=x, cu_seqlens=cu_seqlens)
     return active.pool(x, cu_seqlens, mode, out)
 
 
@@ -103,5 +103,5 @@ def pool_backward(
         )
     if dx is not None:
         _check.output("dx", dx, (int(cu_seqlens[-1]), dout.shape[1]), "dout", dout)
-        _check.no_overlap("dx", dx, dout=dout)
+        _check.no_overlap("dx", dx, dout=dout, cu_seqlens=cu_seqlens)
     return active.pool_backward(dout, cu_seqlens, mode, dx)

@@ -98,7 +98,7 @@ def _rotate(
         _check.output(out_name, out, x.shape, x_name, x, contiguous=False)
         _check.last_contiguous(out_name, out)
         _check.in_place_or_apart(out_name, out, **{x_name: x})
-        _check.no_overlap(out_name, out, cos=cos, sin=sin)
+        _check.no_overlap(out_name, out, cos=cos, sin=sin, positions=positions)
     return active.rotary(x, cos, sin, bool(interleaved), positions, inverse, out)
 
 
