@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +79,51 @@ class TestFork:
             "    assert all(result.get(60) == wanted for result in results)\n"
         )
         succeeds(code, BACKEND=backend)
+
+
+ADD = """
+float sum(int n) {
+  float s = 0;
+#pragma omp parallel for num_threads(2) reduction(+ : s)
+  for (int i = 0; i < n; ++i) s += 1;
+  return s;
+}
+"""
+CHILD = """
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    x = np.ones((300, 300), np.float32)
+    os._exit(evergrad.get_num_threads() if (ops.matmul(x, x) == 300).all() else 99)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+IMPORTS = "import ctypes, os, signal, sys, numpy as np, evergrad; from evergrad import ops\n"
+
+
+@native
+class TestForkBeforeUse:
+    """What matters is whether OpenMP's threads were there, not whose they were."""
+
+    def test_threads_of_others(self, tmp_path: Path) -> None:
+        """As PyTorch's, or Numba's: the child waited for them, and for ever."""
+        compiler = os.environ.get("CC", "gcc")
+        if shutil.which(compiler) is None:
+            pytest.skip(f"{compiler} is not installed")
+        library = tmp_path / "libadd.so"
+        command = [compiler, "-xc", "-", "-fopenmp", "-shared", "-fPIC", "-o", str(library)]
+        subprocess.run(command, input=ADD, text=True, check=True)
+        use = (
+            f"add = ctypes.CDLL({str(library)!r}).sum\n"
+            "add.restype = ctypes.c_float\n"
+            "assert add(1000) == 1000\n"
+        )
+        settings = dict(EVERGRAD_NUM_THREADS="2", EVERGRAD_BACKEND="native")
+        assert succeeds(IMPORTS + use + CHILD, **settings) == "1"
+
+    def test_no_threads(self) -> None:
+        """Whoever imports before he forks, a server say, keeps them all."""
+        settings = dict(EVERGRAD_NUM_THREADS="2", EVERGRAD_BACKEND="native")
+        assert succeeds(IMPORTS + CHILD, **settings) == "2"
 
 
 @native

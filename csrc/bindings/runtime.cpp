@@ -1,5 +1,6 @@
 #include "bindings/common.h"
 #include "runtime/distance.h"
+#include "runtime/fork.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"
 

@@ -1,7 +1,6 @@
 #include "runtime/parallel.h"
 
 #include <omp.h>
-#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -12,12 +11,12 @@
 #include <cstring>
 
 #include "evergrad/evergrad.h"
+#include "runtime/fork.h"
 
 namespace evergrad {
 namespace {
 
 std::atomic<int> configured{0};  // 0: not set, follow the default
-std::atomic<bool> forked{false};
 int initial_omp_threads = 1;
 
 // The CPU quota of one cgroup v2 or v1 file, in cores; 0 when there is none.
@@ -59,15 +58,13 @@ int cores() {
 
 int detect_default() {
   initial_omp_threads = omp_get_max_threads();
-  pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
+  threads_are_used();
   const char* env = std::getenv("OMP_NUM_THREADS");
   const long wanted = env ? std::strtol(env, nullptr, 10) : 0;  // the first of a list
   return wanted > 0 ? static_cast<int>(std::min(wanted, 1024L)) : cores();
 }
 
 }  // namespace
-
-bool is_forked_child() noexcept { return forked.load(std::memory_order_relaxed); }
 
 int default_num_threads() noexcept {
   static const int n = detect_default();

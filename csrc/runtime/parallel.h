@@ -23,8 +23,6 @@ void run_tasks(i64 tasks, void (*task)(void*, i64, int), void* context, i64 most
 // How many workers a loop that begins here has at most.
 i64 workers_here() noexcept;
 
-bool is_forked_child() noexcept;
-
 // OMP's own limit and the cores that affinity and cgroups leave us; what EVERGRAD_NUM_THREADS is
 // measured against.
 int default_num_threads() noexcept;
