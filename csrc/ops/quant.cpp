@@ -22,6 +22,8 @@ constexpr Layout layouts[] = {{1, 2, 24},  {1, 2, 24},  {32, 34, 24},  {32, 18, 
                               {32, 22, 8}, {32, 24, 8}, {256, 144, 3}, {256, 210, 3}};
 constexpr int kinds = static_cast<int>(sizeof(layouts) / sizeof(layouts[0]));
 
+bool is_known(int kind) { return kind >= 0 && kind < kinds; }
+
 Quantized quantized(int kind, i64 columns, const uint8_t* data) {
   const Layout& l = layouts[kind];
   return {static_cast<QuantKind>(kind), l.numbers, l.bytes, data, columns / l.numbers * l.bytes};
@@ -100,12 +102,13 @@ void some_rows(const Quantized& w, i64 rows, i64 in, i64 features, const float* 
 }  // namespace
 
 int64_t evergrad_quantized_bytes(int kind, int64_t columns) noexcept {
-  if (kind < 0 || kind >= kinds || columns < 0 || columns % layouts[kind].numbers) return -1;
+  if (!is_known(kind) || columns < 0 || columns % layouts[kind].numbers) return -1;
   return columns / layouts[kind].numbers * layouts[kind].bytes;
 }
 
 int evergrad_unpack(int kind, int64_t rows, int64_t columns, const uint8_t* data,
                     const int64_t* indices, float* out) noexcept {
+  if (!is_known(kind)) return EVERGRAD_UNAVAILABLE;
   if (columns == 0) return EVERGRAD_OK;
   const KernelTable& t = kernels();
   const Quantized w = quantized(kind, columns, data);
@@ -130,6 +133,7 @@ int evergrad_pack_bits(int kind, int64_t rows, int64_t columns, const float* x,
 int evergrad_linear_quantized(int kind, int64_t rows, int64_t in, int64_t features, const float* x,
                               const uint8_t* weight, const float* bias, int activation,
                               const float* residual, float* pre, float* out) noexcept {
+  if (!is_known(kind)) return EVERGRAD_UNAVAILABLE;
   const Quantized w = quantized(kind, in, weight);
   const Overwritten kept(residual, out, rows * features);
   if (!kept) return EVERGRAD_NO_MEMORY;

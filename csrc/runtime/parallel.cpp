@@ -16,6 +16,7 @@
 namespace evergrad {
 namespace {
 
+constexpr int most_configured = 1024;
 std::atomic<int> configured{0};  // 0: not set, follow the default
 int initial_omp_threads = 1;
 
@@ -61,7 +62,7 @@ int detect_default() {
   threads_are_used();
   const char* env = std::getenv("OMP_NUM_THREADS");
   const long wanted = env ? std::strtol(env, nullptr, 10) : 0;  // the first of a list
-  return wanted > 0 ? static_cast<int>(std::min(wanted, 1024L)) : cores();
+  return wanted > 0 ? static_cast<int>(std::min(wanted, long{most_configured})) : cores();
 }
 
 }  // namespace
@@ -123,4 +124,6 @@ int evergrad_get_num_threads(void) noexcept {
   return omp < initial_omp_threads && omp < wanted ? omp : wanted;
 }
 
-void evergrad_set_num_threads(int n) noexcept { configured.store(n < 1 ? 1 : n); }
+void evergrad_set_num_threads(int n) noexcept {
+  configured.store(std::clamp(n, 1, most_configured));  // so that a few times as many are a number
+}

@@ -48,6 +48,7 @@ const char* evergrad_get_isa(void) EVERGRAD_NOEXCEPT;
 /* EVERGRAD_UNAVAILABLE when this CPU or this build lacks it. */
 int evergrad_set_isa(const char* name) EVERGRAD_NOEXCEPT;
 int evergrad_get_num_threads(void) EVERGRAD_NOEXCEPT;
+/* At least 1 and at most 1024 are taken. */
 void evergrad_set_num_threads(int n) EVERGRAD_NOEXCEPT;
 /* 64-byte aligned memory from the pool; null when there is none. */
 void* evergrad_pool_alloc(size_t bytes) EVERGRAD_NOEXCEPT;
@@ -96,13 +97,15 @@ enum {
 
 /* Bytes of a row; -1 where the kind is unknown, or the columns are no whole blocks of it. */
 int64_t evergrad_quantized_bytes(int kind, int64_t columns) EVERGRAD_NOEXCEPT;
-/* out[i] = row indices[i] (or i, where indices is null) as float. */
+/* out[i] = row indices[i] (or i, where indices is null) as float. EVERGRAD_UNAVAILABLE for an
+ * unknown kind. */
 int evergrad_unpack(int kind, int64_t rows, int64_t columns, const uint8_t* data,
                     const int64_t* indices, float* out) EVERGRAD_NOEXCEPT;
 /* Numbers into F16, BF16, Q8_0, Q4_0 or Q4_1; EVERGRAD_UNAVAILABLE for the other kinds. */
 int evergrad_pack_bits(int kind, int64_t rows, int64_t columns, const float* x,
                        uint8_t* out) EVERGRAD_NOEXCEPT;
-/* evergrad_linear, with the weight [features, in] in blocks. */
+/* evergrad_linear, with the weight [features, in] in blocks. EVERGRAD_UNAVAILABLE for an unknown
+ * kind. */
 int evergrad_linear_quantized(int kind, int64_t rows, int64_t in, int64_t features, const float* x,
                               const uint8_t* weight, const float* bias, int activation,
                               const float* residual, float* pre, float* out) EVERGRAD_NOEXCEPT;
@@ -255,8 +258,8 @@ typedef struct {
 
 /* Runs blocks over x [tokens, dim]; out may not be x. The cache is [blocks, slots, 2 kv_heads,
  * capacity, head_dim], heads of keys and then of values, `cache_layer` numbers from block to block.
- * cos and sin [tokens, rotary_dim / 2] turn queries and keys, or are null. With `last_only`, out has
- * a row for each slot that gets tokens, in order: that of its last one. */
+ * cos and sin [tokens, rotary_dim / 2] turn queries and keys, or are null. With `last_only`, out
+ * has a row for each slot that gets tokens, in order: that of its last one. */
 int evergrad_decoder(int64_t blocks, const evergrad_decoder_block* block, int64_t tokens,
                      int64_t dim, const float* cos, const float* sin, int64_t rotary_dim,
                      float* cache, int64_t cache_layer, int64_t capacity, int64_t spans,
