@@ -349,6 +349,29 @@ def test_outputs_whose_elements_share_memory(backend: str) -> None:
         )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strides_along_a_single_element_do_not_matter(backend: str) -> None:
+    """Turning an axis of one around changes nothing but its stride."""
+    rng = np.random.default_rng(SEED)
+    x = rng.standard_normal((4, 1, 2, 8), np.float32)
+    mask = np.ones((4, 1, 1, 1), np.bool_)
+    cos, sin = ops.rotary_table(1, 8)
+    turned, turned_mask = x[:, ::-1], mask[:, ::-1, ::-1]
+    turned.flags.writeable = turned_mask.flags.writeable = False
+    gaps = np.zeros((4, 1, 2, 9), np.float32)[:, ::-1, :, :8]
+    gaps[...] = x
+    with using(backend):
+        wanted, rotated = ops.attention(x, x, x, mask), ops.rotary(x, cos, sin)
+        for each in (turned, gaps):
+            assert each.strides[1] < 0
+            np.testing.assert_array_equal(ops.attention(each, each, each, turned_mask), wanted)
+            np.testing.assert_array_equal(ops.rotary(each, cos, sin), rotated)
+            np.testing.assert_array_equal(ops.swiglu(each, each), ops.swiglu(x, x))
+        out = np.zeros((4, 1, 2, 9), np.float32)[:, ::-1, :, :8]
+        ops.attention(x, x, x, out=out)
+    np.testing.assert_array_equal(out, wanted)
+
+
 def test_attention_without_heads() -> None:
     none, one = np.zeros((1, 4, 0, 8), np.float32), np.zeros((1, 4096, 1, 8), np.float32)
     lse = np.zeros((1, 0, 4), np.float32)

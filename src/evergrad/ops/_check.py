@@ -63,8 +63,8 @@ def last_contiguous(name: str, x: Any) -> None:
     strides, itemsize = x.strides, x.itemsize
     if strides and strides[-1] != itemsize and x.size and x.shape[-1] > 1:
         raise ValueError(f"{name}: expected a contiguous last axis, got strides {strides}")
-    for stride in strides:
-        if stride < 0 or stride % itemsize:
+    for stride, length in zip(strides, x.shape):
+        if length > 1 and (stride < 0 or stride % itemsize):
             raise ValueError(f"{name}: expected strides that are multiples of {itemsize} bytes, "
                              f"none negative, got {strides}")  # fmt: skip
 

@@ -85,7 +85,7 @@ def _check_scores(
         _check.has_rank(name, x, 4, 4)
         if x.size and x.shape[-1] > 1 and x.strides[-1] != 1:
             raise ValueError(f"{name}: expected a contiguous last axis, got strides {x.strides}")
-        if min(x.strides) < 0:
+        if any(stride < 0 and length > 1 for stride, length in zip(x.strides, x.shape)):
             raise ValueError(f"{name}: expected no negative strides, got {x.strides}")
     else:
         _last_contiguous(name, x, 4)
