@@ -121,6 +121,33 @@ def test_leftovers_go_only_when_their_writer_is_gone(tmp_path):
     assert (tmp_path / "keep").exists()
 
 
+@pytest.mark.parametrize("write", ["file", "folder"])
+def test_the_next_write_removes_what_a_killed_one_left_beside_it(tmp_path, write):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "version")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"writing\n"
+    try:
+        io.write_atomic(tmp_path / "a", b"a")
+        assert len(list(tmp_path.iterdir())) == 2, "its writer still runs"
+    finally:
+        process.kill()
+        process.communicate()
+    below = tmp_path / "below" / next(tmp_path.glob(f"{atomic.PREFIX}*")).name
+    below.parent.mkdir()
+    below.touch()
+    if write == "file":
+        io.write_atomic(tmp_path / "b", b"b")
+    else:
+        with io.atomic_folder(tmp_path / "b"):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "below"]
+    assert below.exists(), "a folder of somebody else's is not looked through"
+
+
 def test_leftovers_of_a_reused_pid_and_of_another_machine(tmp_path):
     mine = atomic._temporary_name().split(".")
     start = mine[4]

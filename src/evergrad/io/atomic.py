@@ -1,7 +1,8 @@
 """Write a file or a folder so that a reader, or a killed writer, never sees half of it.
 
 A temporary sibling is filled, flushed to the disk, then renamed: on one file system a rename is
-atomic. What a killed process leaves behind is recognised by its name, which also says who wrote it.
+atomic. What a killed process leaves behind is recognised by its name, which also says who wrote it; the
+next write beside it removes it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import platform
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,6 +83,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     b'whole'
     """
     path = Path(path)
+    _clean_beside(path)
     temporary = path.parent / _temporary_name()
     try:
         with open(temporary, "xb") as file:
@@ -129,6 +131,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     _refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clean_beside(path)
     temporary = path.parent / _temporary_name()
     temporary.mkdir()
     try:
@@ -211,12 +214,28 @@ def clean_leftovers(root: str | os.PathLike[str]) -> list[Path]:
         for name in found:
             if _writer_is_gone(name):
                 path = Path(folder, name)
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+                _remove(path)
                 removed.append(path)
     return removed
+
+
+def _clean_beside(path: Path) -> None:
+    """Remove what killed writers left where `path` lies, and nowhere below.
+
+    Most folders that are written to have no owner who would ever call `clean_leftovers`, and a
+    leftover may be as large as a model.
+    """
+    with suppress(OSError):  # the write itself says what is wrong with the folder
+        for name in os.listdir(path.parent):
+            if name.startswith(PREFIX) and _writer_is_gone(name):
+                _remove(path.parent / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _temporary_name() -> str:
