@@ -311,3 +311,35 @@ def test_maps_of_others_are_not_released(tmp_path, mode):
     expected = np.array(mapped)
     io.release(np.asarray(mapped))
     np.testing.assert_array_equal(mapped, expected)
+
+
+# Pictures
+
+
+class Drawing:
+    """Stands for a figure of matplotlib, which writes bit by bit."""
+
+    def __init__(self, fails=False):
+        self.fails = fails
+
+    def savefig(self, file, format, **settings):
+        file.write(f"{format} {settings}".encode())
+        if self.fails:
+            raise MemoryError
+
+
+def test_a_picture_that_fails_leaves_the_former_one(tmp_path):
+    path = tmp_path / "a.SVG"
+    io.write_picture(path, Drawing(), dpi=90)
+    assert path.read_text() == "svg {'dpi': 90}"
+    with pytest.raises(MemoryError):
+        io.write_picture(path, Drawing(fails=True))
+    assert path.read_text() == "svg {'dpi': 90}"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_goes_where_its_link_leads(tmp_path):
+    (tmp_path / "link.png").symlink_to(tmp_path / "picture.png")
+    io.write_picture(tmp_path / "link", Drawing())
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "picture.png").read_text() == "png {}"

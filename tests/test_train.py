@@ -660,6 +660,25 @@ def test_history_plot(history, tmp_path, kept):
     assert "<svg" in path.read_text()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+def test_history_plot_on_a_full_disk_leaves_the_former_picture(history, tmp_path):
+    import resource
+
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "curve.png"
+    history.plot(path)
+    former = path.read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(former) // 2, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            history.plot(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert path.read_bytes() == former
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_history_plot_needs_rows(tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="nothing was recorded"):

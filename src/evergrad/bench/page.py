@@ -32,8 +32,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / PAGE, folder / PICTURE
     threads = f"{limits.threads} thread{'s' * (limits.threads > 1)}"
-    with io.atomic_file(picture) as file:
-        roofline.draw(measured.ops, f"evergrad, {threads}, {facts['processor']}", file)
+    roofline.draw(measured.ops, f"evergrad, {threads}, {facts['processor']}", picture)
     facts = {
         **facts,
         "limits": f"{limits.flops / 1e9:.0f} Gflop/s, {limits.bandwidth / 1e9:.1f} GB/s"

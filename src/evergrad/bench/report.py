@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 import evergrad
+from evergrad import io
 from evergrad.bench.bars import Measured, bars, geometric_mean
 from evergrad.bench.measure import Limits
 from evergrad.bench.programs import Program
@@ -309,4 +310,4 @@ def plot(results: Sequence[Result], title: str, path: Path) -> None:
     figure.legend(
         handles[::-1], labels[::-1], loc="outside upper right", ncols=len(labels), frameon=False
     )
-    figure.savefig(path, dpi=140)
+    io.write_picture(path, figure, dpi=140)

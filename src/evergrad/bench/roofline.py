@@ -12,10 +12,11 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from evergrad import io
 from evergrad.bench.measure import Limits
 from evergrad.bench.run import Result
 
@@ -28,11 +29,8 @@ COLORS = (
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
 
-def draw(results: Sequence[Result], title: str, target: Path | BinaryIO) -> None:
-    """A dot for every call, a name for the first case of each op, forward and backward.
-
-    The name of a target says which format it gets; without one it is PNG.
-    """
+def draw(results: Sequence[Result], title: str, path: Path) -> None:
+    """A dot for every call, a name for the first case of each op, forward and backward."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -87,7 +85,7 @@ def draw(results: Sequence[Result], title: str, target: Path | BinaryIO) -> None
     taken += [_box(text, canvas) for text in (*axes.texts, axes.get_legend())]
     for r in sorted(named, key=lambda r: where[id(r)]):
         _write(axes, canvas, r, where[id(r)], colors[r.family], taken)
-    figure.savefig(target)
+    io.write_picture(path, figure)
 
 
 def _rate(result: Result) -> float:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evergrad import io
+
 COLOURS = {"prose": "#1f5fa8", "code": "#c8511b"}
 
 
@@ -82,4 +84,4 @@ def plot_stages(
     panels[0].set_ylabel("held-out text [bits per byte], lower is better")
     panels[1].legend(frameon=False, loc="upper right")
     figure.suptitle("What a small language model learns, and what it forgets", fontsize=13)
-    figure.savefig(path)
+    io.write_picture(path, figure)

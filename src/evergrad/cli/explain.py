@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.markup import escape
 from rich.text import Text
 
-from evergrad import models
+from evergrad import io, models
 from evergrad.text import pieces, tail
 
 from . import _options as options
@@ -213,7 +213,7 @@ def draw(path: Path, labels: Sequence[str], weights: np.ndarray, title: str) -> 
     panel.set_xlabel("looks at")
     panel.set_title(f"Attention, {title}", loc="left", fontsize=10)
     figure.colorbar(image, ax=panel, shrink=0.6, label="weight")
-    figure.savefig(path)
+    io.write_picture(path, figure)
 
 
 def _written(labels: Sequence[str]) -> list[str]:

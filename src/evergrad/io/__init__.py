@@ -6,6 +6,7 @@ from .atomic import atomic_file, atomic_folder, clean_leftovers, remove_folder, 
 from .errors import CorruptFileError
 from .gguf_file import GGUF, read_gguf
 from .json_file import JsonObject, read_json, write_json
+from .picture import write_picture
 from .safetensors_file import load_safetensors, read_safetensors, save_safetensors
 from .sharded import read_weights, save_weights
 from .stored import StoredTensor, release
@@ -29,4 +30,5 @@ __all__ = [
     "save_weights",
     "write_atomic",
     "write_json",
+    "write_picture",
 ]

@@ -100,7 +100,8 @@ class History:
         Parameters
         ----------
         path : path-like
-            The picture, in the format of its suffix (``.png``, ``.svg``, ``.pdf``).
+            The picture, in the format of its suffix (``.png``, ``.svg``, ``.pdf``); an existing one
+            is replaced when the new one is whole.
         title : str, optional
             By default the label and what was spent.
         score_label : str
@@ -157,7 +158,7 @@ class History:
         last = self.rows[-1]
         spent = f"{last['step']:,} steps, {last['tokens']:,} tokens, {last['seconds']:.0f} s"
         figure.suptitle(title or f"{self.label} ({spent})")
-        figure.savefig(path)
+        io.write_picture(path, figure)
 
 
 def _smoothed(values: np.ndarray) -> tuple[np.ndarray, int]:
