@@ -1,8 +1,8 @@
 """Write a file or a folder so that a reader, or a killed writer, never sees half of it.
 
 A temporary sibling is filled, flushed to the disk, then renamed: on one file system a rename is
-atomic. What a killed process leaves behind is recognised by its name, which also says who wrote it; the
-next write beside it removes it.
+atomic. What a killed process leaves behind is recognised by its name, which also says who wrote it;
+the next write beside it removes it.
 """
 
 from __future__ import annotations
