@@ -657,6 +657,26 @@ def test_accepted_adaptation_becomes_current_with_its_report(store, domains):
     assert saved["gate"] == {"max_forgetting": 10, "min_progress": 0.0}
 
 
+def test_settings_may_be_numbers_of_numpy(store, domains):
+    prose, code, _ = domains
+    report = adapt(
+        store,
+        code,
+        [prose],
+        config(steps=2, lr=np.float32(0.01), betas=(np.float64(0.9), np.float32(0.5))),
+        strategy=Replay(np.float32(0.5), np.int64(9)),
+        max_forgetting=np.float32(np.inf),
+        min_progress=np.float32(0),
+        progress=False,
+    )
+    saved = store.get("0002").report
+    assert report.version == "0002"
+    assert saved["strategy"] == {"name": "replay", "fraction": 0.5, "capacity": 9}
+    assert saved["gate"] == {"max_forgetting": None, "min_progress": 0.0}
+    assert saved["config"]["betas"] == [0.9, 0.5]
+    store.get("0002").verify()
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_gate_rejects_what_forgets(store, domains, keep):
     prose, _, tokenizer = domains

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from .scores import ScoreMatrix
 
 __all__ = ["Report"]
@@ -126,4 +128,5 @@ def _without_nan(value: Any) -> Any:
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    number = isinstance(value, (float, np.floating))
+    return None if number and not math.isfinite(value) else value

@@ -271,8 +271,8 @@ class VersionStore:
         tokenizer : Tokenizer
             Saved beside the model: a version is complete in itself.
         report : mapping
-            JSON-able; ``report["accepted"]`` decides whether the version becomes current. The
-            store adds ``version``, ``parent``, ``created``, ``files`` and ``sha256``.
+            What ``io.write_json`` takes; ``report["accepted"]`` decides whether the version becomes
+            current. The store adds ``version``, ``parent``, ``created``, ``files`` and ``sha256``.
         parent : str, optional
             The version that the new one came from. Default: the current one, if there is one.
 
@@ -294,7 +294,7 @@ class VersionStore:
         """
         accepted = bool(report["accepted"])
         # Once through JSON, so that the checksum is over what a reader will see.
-        content = json.loads(json.dumps(dict(report), allow_nan=False))
+        content = json.loads(json.dumps(dict(report), allow_nan=False, default=io.plain))
         with self.lock():
             if parent is None and (self.root / "current").exists():
                 parent = self.current().name

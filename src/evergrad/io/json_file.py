@@ -43,7 +43,7 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     {'loss': 0.5}
     """
     try:
-        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=_plain)
+        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=plain)
     except ValueError as error:
         raise ValueError(f"{path}: cannot be written as JSON: {error}") from error
     except TypeError as error:
@@ -148,7 +148,19 @@ class JsonObject:
         return CorruptFileError(f"{self.path}: {name} must be {expected}, is {value!r:.80}")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON has for a NumPy scalar, an array or a path: `default` of `json.dumps`.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+
+    Examples
+    --------
+    >>> json.dumps({"lr": np.float32(0.5)}, default=plain)
+    '{"lr": 0.5}'
+    """
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, os.PathLike):

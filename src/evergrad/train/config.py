@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 
@@ -92,17 +94,17 @@ class FitConfig:
             _check_int(name, getattr(self, name), 1)
         _check_int("seed", self.seed, 0)
         if self.seconds is not None:
-            _check_float("seconds", self.seconds, self.seconds > 0, "above 0")
-        _check_float("lr", self.lr, self.lr > 0, "above 0")
-        _check_float("min_lr_ratio", self.min_lr_ratio, 0 <= self.min_lr_ratio <= 1, "in [0, 1]")
-        _check_float("warmup", self.warmup, 0 <= self.warmup < 1, "in [0, 1)")
-        _check_float("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
+            _check_float("seconds", self.seconds, lambda x: x > 0, "above 0")
+        _check_float("lr", self.lr, lambda x: x > 0, "above 0")
+        _check_float("min_lr_ratio", self.min_lr_ratio, lambda x: 0 <= x <= 1, "in [0, 1]")
+        _check_float("warmup", self.warmup, lambda x: 0 <= x < 1, "in [0, 1)")
+        _check_float("weight_decay", self.weight_decay, lambda x: x >= 0, "at least 0")
         if self.clip is not None:
-            _check_float("clip", self.clip, self.clip > 0, "above 0, or None")
-        if len(self.betas) != 2:
+            _check_float("clip", self.clip, lambda x: x > 0, "above 0, or None")
+        if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
             raise ValueError(f"FitConfig: betas must be a pair, got {self.betas!r}")
         for beta in self.betas:
-            _check_float("betas", beta, 0 <= beta < 1, "in [0, 1)")
+            _check_float("betas", beta, lambda x: 0 <= x < 1, "in [0, 1)")
         if self.patience is not None and self.eval_every is None:
             raise ValueError("FitConfig: patience counts evaluations, so it needs eval_every")
 
@@ -138,6 +140,9 @@ def _check_int(name: str, value: Any, least: int) -> None:
         raise ValueError(f"FitConfig: {name} must be an int of at least {least}, got {value}")
 
 
-def _check_float(name: str, value: float, fits: bool, wanted: str) -> None:
-    if not fits or not math.isfinite(value):
+def _check_float(name: str, value: Any, fits: Callable[[float], bool], wanted: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"FitConfig: {name} must be a number, got {type(value).__name__}")
+    value = float(value)
+    if not fits(value) or not math.isfinite(value):
         raise ValueError(f"FitConfig: {name} must be finite and {wanted}, got {value}")
