@@ -354,6 +354,28 @@ def test_monitor_picks_the_score():
         )
 
 
+@pytest.mark.parametrize("monitor", ["a", "b"])
+def test_a_resumed_run_may_watch_another_score(tmp_path, monitor):
+    """What was best of the former score, 1.0, is no mark for those of the new one, 7 and more."""
+    scores = [{"a": value, "b": 10 * value} for value in (1.0, 0.9, 0.8, 0.7, 0.75, 0.76)]
+    seen = []
+
+    def run(model, steps, monitor, **keywords):
+        config = tiny_config(steps=steps, eval_every=1, patience=2, monitor=monitor)
+
+        def evaluate():
+            seen.append(model.flat.data.copy())
+            return scores[len(seen) - 1]
+
+        return quiet_fit(model, config, evaluate=evaluate, checkpoint=tmp_path, **keywords)
+
+    run(tiny_model(), 1, None)  # the first score, "a"
+    model = tiny_model(seed=1)
+    history = run(model, 9, monitor, resume=True)
+    assert history.rows[-1]["step"] == 5
+    np.testing.assert_array_equal(model.flat.data, seen[3])
+
+
 def test_fit_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="resume needs checkpoint"):
         quiet_fit(tiny_model(), tiny_config(), resume=True)

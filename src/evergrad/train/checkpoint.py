@@ -17,6 +17,7 @@ import numpy as np
 from evergrad import io
 
 from .config import FitConfig
+from .history import STEP_COLUMNS
 
 FORMAT = 1
 KEPT = 2
@@ -148,9 +149,14 @@ def load_checkpoint(
         model.load_random_state(values["random_state"])
         rng.bit_generator.state = values["generator"]
         run = {name: value for name, value in values["run"].items() if name != OUTDATED}
-        return RunState(**run, best=tensors.get("best"))
+        state = RunState(**run, best=tensors.get("best"))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: does not fit this model: {error}") from error
+    if _watched(state, values["config"].get("monitor")) != _watched(state, config.monitor):
+        # The best so far, and how long ago it was, are those of another score.
+        state.best_score = state.best = None
+        state.waited = 0
+    return state
 
 
 def has_checkpoints(folder: Path) -> bool:
@@ -185,6 +191,12 @@ def _readable(folder: Path) -> Iterator[tuple[Path, dict[str, Any], dict[str, np
         yield path, values, tensors
     if problem is not None and not whole:
         raise io.CorruptFileError(f"{folder}: no checkpoint can be read: {problem}") from problem
+
+
+def _watched(state: RunState, monitor: str | None) -> str | None:
+    """The score that patience watches: by default the first one."""
+    scores = (name for row in state.rows for name in row if name not in STEP_COLUMNS)
+    return monitor or next(scores, None)
 
 
 def _changed(config: FitConfig, saved: dict[str, Any]) -> list[str]:
