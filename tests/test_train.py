@@ -138,6 +138,9 @@ def test_encode_domain():
     cut = train.encode_domain(domain, tokenizer, max_heldout_bytes=10)
     assert cut.heldout_bytes == 9  # the second character of the second text does not fit
     assert tokenizer.decode(cut.heldout_ids) == "<|endoftext|>naïve<|endoftext|>中"
+    for limit in (0, -1):
+        with pytest.raises(ValueError, match=f"max_heldout_bytes must be at least 1, got {limit}"):
+            train.encode_domain(domain, tokenizer, max_heldout_bytes=limit)
     with pytest.raises(ValueError, match="heldout part of 'd' is empty"):
         train.encode_domain(Domain("d", ["a"], []), tokenizer)
 
@@ -167,6 +170,12 @@ def test_bits_per_byte_needs_text():
         bits_per_byte(tiny_model(), np.array([1]), 5, WINDOW)
     with pytest.raises(ValueError, match="got 200 and 0"):
         bits_per_byte(tiny_model(), tiny_ids(), 0, WINDOW)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_bits_per_byte_needs_a_batch(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+        bits_per_byte(tiny_model(), tiny_ids(), 5, WINDOW, batch_size=batch_size)
 
 
 # The loop

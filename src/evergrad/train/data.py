@@ -63,7 +63,7 @@ def encode_domain(
     Raises
     ------
     ValueError
-        If either part is empty.
+        If either part is empty, or `max_heldout_bytes` is below 1.
 
     Examples
     --------
@@ -74,6 +74,10 @@ def encode_domain(
     """
     heldout = domain.heldout
     if max_heldout_bytes is not None:
+        if max_heldout_bytes < 1:
+            raise ValueError(
+                f"encode_domain: max_heldout_bytes must be at least 1, got {max_heldout_bytes}"
+            )
         heldout = _first_bytes(heldout, max_heldout_bytes)
     for part, texts in (("train", domain.train), ("heldout", heldout)):
         if not any(texts):

@@ -41,7 +41,7 @@ def bits_per_byte(
     Raises
     ------
     ValueError
-        If there are fewer than two tokens, or no bytes.
+        If there are fewer than two tokens, or no bytes, or `batch_size` is below 1.
 
     Examples
     --------
@@ -56,6 +56,8 @@ def bits_per_byte(
         raise ValueError(
             f"bits_per_byte: needs two tokens and one byte, got {ids.size} and {num_bytes}"
         )
+    if batch_size < 1:  # or none would be evaluated, which took no bits
+        raise ValueError(f"bits_per_byte: batch_size must be at least 1, got {batch_size}")
     spans = windows(ids, window)
     nats = 0.0
     with nn.evaluating(model):
