@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -617,17 +618,18 @@ BAR = textwrap.dedent("""
     model = GPT2(GPT2Config(vocab_size=12, context=16, layers=1, heads=2, dim=8))
     config = FitConfig(steps=30, batch_size=4, window=8, eval_every=10)
     fit(model, window_sampler(np.arange(100) % 12), config, label="pro[se]",
-        evaluate=lambda: {"a": 2.0})
+        evaluate=lambda: {"a[b]": 2.0, "c": 3.0})
 """)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
-def test_bar_on_a_terminal():
+@pytest.mark.parametrize("columns", [120, 80, 60])
+def test_bar_on_a_terminal(columns):
     pytest.importorskip("rich")
     import pty
 
     ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)}
     process = subprocess.Popen([sys.executable, "-c", BAR], stderr=theirs, env=environment)
     os.close(theirs)
     shown = b""
@@ -642,10 +644,13 @@ def test_bar_on_a_terminal():
     os.close(ours)
     text = shown.decode()
     assert process.wait() == 0, text
-    assert "pro[se]" in text
-    assert "100%" in text
-    assert "step 30" in text
-    assert "a 2.000" in text
+    # Whatever the width, what tells how far it is stays; words are cut.
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r", "\n").split("\n")
+    last = [line for line in last if "step 30" in line][-1]
+    assert re.match(r"pro\[se\] ━+ 100% step 30  loss \d", last), text
+    assert last.rstrip().endswith("0:00:00"), text
+    if columns == 120:
+        assert "a[b] 2.000  c 3.000" in last, text
 
 
 # History

@@ -63,19 +63,34 @@ class Bar(Progress):
     def __init__(self, label: str) -> None:
         from rich import progress
         from rich.console import Console
-        from rich.markup import escape
+        from rich.table import Column
+        from rich.text import Text
+
+        class Words(progress.ProgressColumn):
+            """Text that is no markup, and ends in … where the line is too short for it."""
+
+            def __init__(self, name: str) -> None:
+                # What may not wrap, rich shortens together with all others, down to nothing.
+                super().__init__(Column(no_wrap=False))
+                self.name = name
+
+            def render(self, task: progress.Task) -> Text:
+                return Text(task.fields[self.name], no_wrap=True, overflow="ellipsis")
 
         self._scores = ""
+        console = Console(stderr=True)
         self._bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
+            Words("label"),
+            progress.BarColumn(
+                min(max(console.width - 100, 8), 40), table_column=Column(no_wrap=True)
+            ),
             progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[text]}"),
-            progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
+            Words("text"),
+            progress.TimeRemainingColumn(table_column=Column(no_wrap=True)),
+            console=console,
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task(escape(label), total=1.0, text="")
+        self._task = self._bar.add_task("", total=1.0, label=label, text="")
 
     def __enter__(self) -> Bar:
         self._bar.start()
