@@ -720,6 +720,45 @@ def test_the_gate_rejects_what_did_not_learn(store, domains):
     assert store.current().name == "0001"
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.01, 0.05, 0.1, 0.3])
+def test_what_is_allowed_is_allowed(limit):
+    """At the limits themselves: as much forgetting passes, as much progress does not."""
+    for before in np.linspace(0.5, 8, 50):
+        report = small_report(before, before * (1 + limit), before, before * (1 - limit))
+        assert [reason.split()[0] for reason in gate(report, limit, limit)] == ["new"], before
+        assert gate(report, limit, 0.99 * limit - 1e-9) == []
+        assert len(gate(report, 0.99 * limit - 1e-9, limit)) == 2
+
+
+@pytest.mark.parametrize(
+    ("after", "limit", "worse", "most"),
+    [
+        (2.2, 0.05, "10.0", "5.0"),
+        (2.1004, 0.05, "5.02", "5.00"),
+        (2.2, 0.0001, "10.00", "0.01"),
+        (2.0001, 0.0, "0.01", "0.00"),
+    ],
+)
+def test_the_gate_tells_what_came_from_what_is_allowed(after, limit, worse, most):
+    told = gate(small_report(2.0, after, 2.0, 2.0), limit, 0.0)
+    assert told == [
+        "new gained 0.0 % (2.000 to 2.000 bits per byte), expected more than 0.0 %",
+        f"old got {worse} % worse (2.000 to {after:.3f} bits per byte),"
+        f" more than the {most} % allowed",
+    ]
+
+
+def small_report(old_before, old_after, new_before, new_after):
+    return Report(
+        kind="adapt",
+        domain="new",
+        retained=["old"],
+        scores=ScoreMatrix(),
+        before={"new": new_before, "old": old_before},
+        after={"new": new_after, "old": old_after},
+    )
+
+
 def test_the_gate_takes_nothing_for_granted():
     def reasons(after, retained=("prose",)):
         before = {"code": 3.0, "prose": 2.0}

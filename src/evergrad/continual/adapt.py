@@ -22,6 +22,9 @@ from .versions import VersionStore
 
 __all__ = ["adapt", "begin", "gate"]
 
+#: Of a quotient of scores: 2.1 / 2.0 - 1 lies above 0.05, which is what it stands for.
+ROUNDING = 1e-12
+
 
 def begin(
     store: VersionStore,
@@ -245,18 +248,31 @@ def gate(report: Report, max_forgetting: float, min_progress: float) -> list[str
     """
     reasons = []
     # Conditions are written so that NaN violates them.
-    if not report.progress > min_progress:
+    if not report.progress > min_progress + ROUNDING:
+        gained, least = _percent(report.progress, min_progress)
         reasons.append(
-            f"{report.domain} gained {100 * report.progress:.1f} %"
-            f" ({_change(report, report.domain)}), expected more than {100 * min_progress:.1f} %"
+            f"{report.domain} gained {gained} % ({_change(report, report.domain)}),"
+            f" expected more than {least} %"
         )
-    for name, worse in report.forgetting.items():
-        if not worse <= max_forgetting:
+    for name, value in report.forgetting.items():
+        if not value <= max_forgetting + ROUNDING:
+            worse, most = _percent(value, max_forgetting)
             reasons.append(
-                f"{name} got {100 * worse:.1f} % worse ({_change(report, name)}),"
-                f" more than the {100 * max_forgetting:.1f} % allowed"
+                f"{name} got {worse} % worse ({_change(report, name)}),"
+                f" more than the {most} % allowed"
             )
     return reasons
+
+
+def _percent(value: float, limit: float) -> tuple[str, str]:
+    """Both in percent, with the digits that tell the limit, and the value from it."""
+    value, limit = 100 * value + 0.0, 100 * limit  # never -0.0
+    for digits in range(1, 12):
+        shown = f"{value:.{digits}f}", f"{limit:.{digits}f}"
+        is_told = math.isclose(float(shown[1]), limit, rel_tol=0.01)
+        if is_told and (shown[0] != shown[1] or math.isclose(value, limit, abs_tol=ROUNDING)):
+            break
+    return shown
 
 
 def _change(report: Report, domain: str) -> str:
