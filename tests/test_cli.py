@@ -654,6 +654,26 @@ def test_train_refuses_a_store_that_has_versions(store, texts):
     assert "is current; `evergrad adapt` goes on from it" in run.stderr
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@pytest.mark.parametrize("settings", [["--checkpoint-every", 2], []], ids=["again", "without"])
+def test_a_first_version_leaves_no_unfinished_ones(texts, tmp_path, settings):
+    """Whose checkpoints nobody could resume any more: this store has its first version."""
+    train = ["train", texts / "prose.txt", "--store", tmp_path, *SMALL]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "evergrad", *map(str, train), "--checkpoint-every", "1"],
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+    )
+    while not list(tmp_path.glob("unfinished/*/step-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    run = evergrad(*train, "--steps", 2, "--dim", 8, *settings)
+    assert run.returncode == 0, run.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "current", "versions"]
+
+
 def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     run = evergrad("demo", "--out", tmp_path)

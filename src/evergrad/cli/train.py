@@ -144,9 +144,9 @@ def train(
         f"{encoded.heldout_bytes:,} bytes held out; {options.count_parameters(model):,} parameters"
     )
 
-    checkpoint = None
+    unfinished, checkpoint = store / "unfinished", None
     if checkpoint_every is not None or resume:
-        checkpoint = store / "unfinished" / _digest(shape.to_dict(), encoded)
+        checkpoint = unfinished / _digest(shape.to_dict(), encoded)
     report = begin(
         opened,
         model,
@@ -157,8 +157,8 @@ def train(
         checkpoint=checkpoint,
         resume=resume,
     )
-    if checkpoint is not None:
-        io.remove_folder(checkpoint)
+    if unfinished.is_dir():  # those of other commands, too: a store has one first version
+        io.remove_folder(unfinished)
     if as_json:
         print_json({**report.to_dict(), "history": None, "store": str(store)})
     else:

@@ -40,7 +40,7 @@ class Report:
     gate, strategy, config : dict
         The settings of the gate, of the strategy and of ``train.fit``.
     seconds : dict of str to float
-        Wall time: ``train`` and ``total``.
+        Wall time: ``train``, of all processes of a resumed run, and ``total``, of the last one.
     history : list of dict
         The rows of ``train.History``.
     version, parent : str or None
