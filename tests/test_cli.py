@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -507,6 +508,33 @@ def test_info_shows_the_machine_and_a_model(store):
     assert model["architecture"] == "GPT2, 1 layers"
     assert model["memory"] == {"float32": 4 * model["parameters"], "total": 4 * model["parameters"]}
     assert "parameters" in evergrad("info", store / "versions" / "0001").stdout
+
+
+def test_a_damaged_pointer_is_mended_by_rollback(store, tmp_path):
+    root = tmp_path / "store"
+    shutil.copytree(store, root)
+    (root / "current").write_text("0099")
+    assert "choose one with `evergrad rollback --to`" in evergrad("info", root).stderr
+    value = only_json(evergrad("rollback", "--store", root, "--to", 1, "--json"))
+    assert (value["before"], value["current"]) == (None, "0001")
+
+
+def test_adapt_says_why_it_looks_for_a_text(store, texts, tmp_path):
+    """The first version learned a text whose name is a path relative to a folder."""
+    root = tmp_path / "store"
+    (tmp_path / "old.txt").write_text((texts / "prose.txt").read_text("utf-8"), "utf-8")
+    trained = evergrad(
+        "train", "old.txt", "--store", root, "--steps", 1, *SMALL, "--dim", 8, cwd=tmp_path
+    )
+    assert trained.returncode == 0, trained.stderr
+    run = evergrad("adapt", texts / "code", "--store", root, "--steps", 1, cwd=texts)
+    assert run.returncode == 1
+    told = "old.txt: no such file, folder or glob"
+    assert told in run.stderr
+    assert "version 0001 has learned it and must remember it" in run.stderr
+    run = evergrad("adapt", texts / "code", "--store", root, "--retain", "old.txt", cwd=texts)
+    assert told in run.stderr
+    assert "has learned" not in run.stderr
 
 
 def test_rejection_has_its_own_exit_code_and_rollback_goes_back(store, texts, tmp_path):

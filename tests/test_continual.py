@@ -343,6 +343,34 @@ def test_a_lost_pointer_says_what_to_do(store):
     assert store.rollback(to=1).name == "0001" == store.current().name
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"0099\n", b"../0001"], ids=repr)
+def test_a_damaged_pointer_says_what_to_do(store, damage):
+    (store.root / "current").write_bytes(damage)
+    for refused in (store.current, store.expect_empty, store.rollback):
+        with pytest.raises(StoreError, match=r"current: names '.*', which is no version; choose"):
+            refused()
+    assert store.rollback(to=1).name == "0001" == store.current().name
+
+
+def test_a_store_whose_versions_were_deleted_is_empty(store, domains):
+    prose, _, tokenizer = domains
+    shutil.rmtree(store.root / "versions")
+    with pytest.raises(StoreError, match="no versions here; train a first one"):
+        store.current()
+    report = begin(store, tiny_model(tokenizer), tokenizer, prose, config(steps=1), progress=False)
+    assert (report.version, report.parent) == ("0001", None)
+    assert store.current().name == "0001"
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path, domains):
+    prose, code, _ = domains
+    missing = VersionStore(tmp_path / "none")
+    for write in (missing.rollback, lambda: adapt(missing, code, [prose], config())):
+        with pytest.raises(StoreError, match="no versions here"):
+            write()
+    assert not missing.root.exists()
+
+
 def test_an_addition_that_fails_leaves_nothing(store):
     model, tokenizer = store.current().load()
     before = content(store.root)

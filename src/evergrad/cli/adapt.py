@@ -10,6 +10,7 @@ import typer
 from evergrad import continual
 from evergrad import train as training
 from evergrad.continual import Naive, Replay, Report, Version, VersionStore
+from evergrad.datasets import Domain
 
 from . import _options as options
 from ._output import REJECTED, JsonOption, UserError, print_json
@@ -114,7 +115,7 @@ def adapt(
     An interruption at any moment changes nothing.
     """
     opened = VersionStore(store)
-    opened.current()  # a mistyped name is told before the lock makes a folder of it
+    opened.expect_versions()
     with opened.lock():
         base = opened.current()
         model, tokenizer = options.open_model(store, None, base.path)[1:]
@@ -141,8 +142,9 @@ def adapt(
         names = [name for name in dict.fromkeys(names) if name != texts]
         if not names and strategy is StrategyName.replay:
             raise UserError("nothing to replay: name old text with --retain, or --strategy naive")
-        new, *retained = [
-            training.encode_domain(resolve(name), tokenizer) for name in [texts, *names]
+        new = training.encode_domain(resolve(texts), tokenizer)
+        retained = [
+            training.encode_domain(_old(name, base, retain is None), tokenizer) for name in names
         ]
         note(
             f"version {base.name} learns {new.name} ({new.train_ids.size:,} tokens), "
@@ -164,6 +166,18 @@ def adapt(
         show_report(report)
     if not report.accepted:
         raise typer.Exit(REJECTED)
+
+
+def _old(name: str, base: Version, was_learned: bool) -> Domain:
+    try:
+        return resolve(name)
+    except UserError as error:
+        if not was_learned:
+            raise
+        raise UserError(
+            f"{error}; version {base.name} has learned it and must remember it: work in the folder"
+            " where it lies, or name with --retain what to remember"
+        ) from error
 
 
 def _learned(version: Version) -> list[str]:

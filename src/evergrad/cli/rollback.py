@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from evergrad.continual import VersionStore
+from evergrad.continual import StoreError, VersionStore
 
 from . import _options as options
 from ._output import JsonOption, print_json
@@ -38,7 +38,10 @@ def rollback(
     against its checksums first.
     """
     opened = VersionStore(store)
-    before = opened.current().name if (store / "current").exists() else None
+    try:
+        before = opened.current().name
+    except StoreError:  # a pointer that is lost or damaged is what --to is for
+        before = None
     version = opened.rollback(to)
     if as_json:
         print_json({"store": store, "before": before, "current": version.name})

@@ -182,7 +182,7 @@ def adapt(
     started = time.perf_counter()
     strategy = strategy or Replay()
     domains = _distinct([new, *retained])
-    store.find(base)  # where there is nothing, the lock would leave a folder behind
+    store.expect_versions()  # or the lock would make a folder of a wrong name
     with store.lock():
         origin = store.find(base)
         model, tokenizer = origin.load()

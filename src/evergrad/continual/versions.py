@@ -206,15 +206,31 @@ class VersionStore:
         StoreError
             When there is no store, or it has no current version.
         """
+        self.expect_versions()
+        choose = "choose one with `evergrad rollback --to`"
         try:
-            name = (self.root / "current").read_text(encoding="utf-8").strip()
-        except (FileNotFoundError, NotADirectoryError):
-            if self.list():
-                problem = "no version is current; choose one with `evergrad rollback --to`"
-            else:
-                problem = "no versions here; train a first one with `evergrad train`"
-            raise StoreError(f"{self.root}: {problem}") from None
-        return self.get(name)
+            name = (self.root / "current").read_text("utf-8", "backslashreplace").strip()
+        except FileNotFoundError:
+            raise StoreError(f"{self.root}: no version is current; {choose}") from None
+        try:
+            return self.get(name)
+        except StoreError:  # whoever wrote it, it was not this class
+            raise StoreError(
+                f"{self.root / 'current'}: names {name[:20]!r}, which is no version; {choose}"
+            ) from None
+
+    def expect_versions(self) -> None:
+        """Refuse a store without versions.
+
+        Raises
+        ------
+        StoreError
+            When there is none.
+        """
+        if not self.list():
+            raise StoreError(
+                f"{self.root}: no versions here; train a first one with `evergrad train`"
+            )
 
     def find(self, name: str | int | None) -> Version:
         """The version of that number, or the current one for None.
@@ -243,7 +259,7 @@ class VersionStore:
         StoreError
             When there is one.
         """
-        if (self.root / "current").exists():
+        if self.list() and (self.root / "current").exists():
             raise StoreError(
                 f"{self.root}: version {self.current().name} is current; "
                 "`evergrad adapt` goes on from it, or choose another store"
@@ -296,7 +312,7 @@ class VersionStore:
         # Once through JSON, so that the checksum is over what a reader will see.
         content = json.loads(json.dumps(dict(report), allow_nan=False, default=io.plain))
         with self.lock():
-            if parent is None and (self.root / "current").exists():
+            if parent is None and self.list() and (self.root / "current").exists():
                 parent = self.current().name
             name = self.next_name()
             with io.atomic_folder(self._versions / name) as folder:
@@ -353,7 +369,7 @@ class VersionStore:
         StoreLockedError
             When another writer holds the store.
         """
-        self.find(to)  # where there is nothing, the lock would leave a folder behind
+        self.expect_versions()  # or the lock would make a folder of a wrong name
         with self.lock():
             if to is None:
                 current = self.current()
