@@ -313,6 +313,35 @@ def test_maps_of_others_are_not_released(tmp_path, mode):
     np.testing.assert_array_equal(mapped, expected)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on the size of files")
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, inside):
+    import resource
+
+    def write():
+        if not inside:
+            io.write_atomic(tmp_path / "a", bytes(5000))
+        with io.atomic_folder(tmp_path / inside) as folder:
+            io.save_safetensors(folder / "a", {"a": np.zeros(5000)})
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert str(caught.value).endswith(f": {str(tmp_path / inside / 'a')!r}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_way_is_named_once(tmp_path):
+    with pytest.raises(IsADirectoryError) as caught:
+        io.write_atomic(tmp_path, b"a")
+    assert str(caught.value).endswith(f": {str(tmp_path)!r}")
+    assert atomic.PREFIX not in str(caught.value)
+
+
 # Pictures
 
 

@@ -91,8 +91,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = os.fspath(path)  # writing to an open file fails without a name
+        _rename(error, temporary, path)
         raise
     _fsync_folder(path.parent)
 
@@ -147,8 +150,9 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 _refuse_existing(path)
             raise
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _rename(error, temporary, path)
         raise
     _fsync_folder(path.parent)
 
@@ -236,6 +240,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _rename(error: BaseException, temporary: Path, path: Path) -> None:
+    """Let an error of the system name what was to be written, not what is gone by now."""
+    if isinstance(error, OSError) and isinstance(error.filename, (str, os.PathLike)):
+        error.filename = os.fspath(error.filename).replace(str(temporary), str(path))
+        if error.filename == error.filename2:
+            del error.filename2
 
 
 def _temporary_name() -> str:
