@@ -519,6 +519,22 @@ def test_a_damaged_pointer_is_mended_by_rollback(store, tmp_path):
     assert (value["before"], value["current"]) == (None, "0001")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_texts_may_have_names_that_are_no_text(texts, tmp_path):
+    name = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    name.write_text((texts / "prose.txt").read_text("utf-8"), "utf-8")
+    root = tmp_path / "store"
+    plain = ENVIRONMENT | {"PYTHONIOENCODING": "utf-8:backslashreplace"}
+    steps = ["--store", root, "--steps", 1]
+    run = evergrad("train", name, *steps, *SMALL, environment=plain)
+    assert run.returncode == 0, run.stderr
+    run = evergrad("adapt", texts / "code", *steps, "--json", environment=plain)
+    assert only_json(run)["retained"] == [str(name)], run.stderr
+    run = evergrad("versions", "--store", root, "--verify", environment=plain)
+    assert run.returncode == 0, run.stderr
+    assert "caf\\udce9" in run.stdout.replace("\n", "").replace(" ", "")
+
+
 def test_adapt_says_why_it_looks_for_a_text(store, texts, tmp_path):
     """The first version learned a text whose name is a path relative to a folder."""
     root = tmp_path / "store"

@@ -342,6 +342,13 @@ def test_a_folder_in_the_way_is_named_once(tmp_path):
     assert atomic.PREFIX not in str(caught.value)
 
 
+def test_json_of_a_name_that_is_no_text(tmp_path):
+    """Python has the bytes of such a name as lone surrogates, for which UTF-8 has no form."""
+    value = {"name": os.fsdecode(b"caf\xe9.txt"), "other": "é"}
+    io.write_json(tmp_path / "a.json", value)
+    assert io.read_json(tmp_path / "a.json") == value
+
+
 # Pictures
 
 

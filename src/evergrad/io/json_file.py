@@ -22,7 +22,7 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
         The file; an existing one is replaced.
     value : object
         What `json` accepts, plus NumPy scalars and arrays (as numbers and lists). Floats come
-        back exactly.
+        back exactly, and so do names of files that are no text.
     indent : int, optional
         Blanks per level; None writes one line, many times faster.
 
@@ -43,12 +43,24 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
     {'loss': 0.5}
     """
     try:
-        text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, default=plain)
+        data = _encoded(value, indent)
     except ValueError as error:
         raise ValueError(f"{path}: cannot be written as JSON: {error}") from error
     except TypeError as error:
         raise TypeError(f"{path}: cannot be written as JSON: {error}") from error
-    write_atomic(path, text.encode() + b"\n")
+    write_atomic(path, data + b"\n")
+
+
+def _encoded(value: Any, indent: int | None) -> bytes:
+    def dumps(escaped: bool) -> str:
+        return json.dumps(
+            value, indent=indent, ensure_ascii=escaped, allow_nan=False, default=plain
+        )
+
+    try:
+        return dumps(escaped=False).encode()
+    except UnicodeEncodeError:  # the name of a file that is no text: JSON has escapes for its bytes
+        return dumps(escaped=True).encode()
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
