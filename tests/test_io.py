@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -333,6 +334,16 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, inside):
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert str(caught.value).endswith(f": {str(tmp_path / inside / 'a')!r}")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_the_disk_is_not_hidden_by_the_next_one(tmp_path, monkeypatch):
+    def refuse(self, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(FileNotFoundError) as caught:
+        io.write_atomic(tmp_path / "missing" / "a", b"a")
+    assert caught.value.filename == str(tmp_path / "missing" / "a")
 
 
 def test_a_folder_in_the_way_is_named_once(tmp_path):
