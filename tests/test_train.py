@@ -395,6 +395,10 @@ def test_fit_bad_arguments(tmp_path):
         quiet_fit(tiny_model(), tiny_config(), evaluate=lambda: {"loss": 1.0})
     with pytest.raises(ValueError, match="batch of step 1 has nothing to predict"):
         quiet_fit(tiny_model(), tiny_config(), sample=lambda *_: pack([]))
+    frozen = tiny_model()
+    frozen.freeze()
+    with pytest.raises(ValueError, match="nothing to learn: all its parameters are frozen"):
+        quiet_fit(frozen, tiny_config())
 
 
 # Not finite

@@ -86,7 +86,8 @@ def fit(
         If `checkpoint` is or lies in a file (NotADirectoryError), or the disk refuses.
     ValueError
         If the checkpoint to resume from has another model or other settings, `resume` lacks
-        `checkpoint`, `config.patience` lacks `evaluate`, or a batch has nothing to predict.
+        `checkpoint`, `config.patience` lacks `evaluate`, all parameters of `model` are frozen, or a
+        batch has nothing to predict.
 
     References
     ----------
@@ -107,6 +108,8 @@ def fit(
         raise ValueError("fit: resume needs checkpoint, the folder to resume from")
     if config.patience is not None and evaluate is None:
         raise ValueError("fit: config.patience needs evaluate, the scores to watch")
+    if model.flat.data.size == 0:  # it would take all its time and leave the model as it was
+        raise ValueError("fit: model has nothing to learn: all its parameters are frozen")
     optimizer = optim.AdamW(
         model.flat, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
     )
