@@ -535,6 +535,21 @@ def test_texts_may_have_names_that_are_no_text(texts, tmp_path):
     assert "caf\\udce9" in run.stdout.replace("\n", "").replace(" ", "")
 
 
+@pytest.mark.parametrize("blank", [" ", ""], ids=["words", "one word"])
+def test_a_text_of_a_single_line_is_cut(tmp_path, blank):
+    from evergrad.cli import _texts
+
+    content = blank.join(str(number * number) for number in range(9000))
+    (tmp_path / "line.txt").write_text(content)
+    domain = _texts.resolve(str(tmp_path / "line.txt"))
+    parts = domain.train + domain.heldout
+    assert max(map(len, parts)) <= _texts.LONGEST_PART
+    assert sum(map(len, parts)) == len(content)
+    assert all(part in content for part in parts)
+    if blank:
+        assert all(part.endswith(" ") or content.endswith(part) for part in parts)
+
+
 def test_adapt_says_why_it_looks_for_a_text(store, texts, tmp_path):
     """The first version learned a text whose name is a path relative to a folder."""
     root = tmp_path / "store"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+from collections.abc import Iterator
 from pathlib import Path
 
 from evergrad import datasets, text
@@ -12,7 +13,8 @@ from ._output import UserError
 
 BUILTIN = {"cpython-prose": datasets.cpython_prose, "cpython-code": datasets.cpython_code}
 
-#: Text without blank lines is cut at a line break once a part has this many characters.
+#: Text without blank lines is cut at a line break once a part has this many characters, and a line
+#: that is longer still at a blank.
 LONGEST_PART = 4000
 
 
@@ -63,17 +65,28 @@ def read(name: str) -> list[str]:
 
 
 def _parts(content: str) -> list[str]:
-    """Paragraphs as ``datasets.parts`` cuts them; what is too long for lack of them, at lines."""
+    """Paragraphs as ``datasets.parts`` cuts them; what is too long for lack of them, shorter."""
     found = []
     for part in datasets.parts(content):
         run = ""
         for line in part.splitlines(keepends=True):
-            if run and len(run) + len(line) > LONGEST_PART:
-                found.append(run)
-                run = ""
-            run += line
+            for piece in _pieces(line):
+                if run and len(run) + len(piece) > LONGEST_PART:
+                    found.append(run)
+                    run = ""
+                run += piece
         found.append(run)
     return found
+
+
+def _pieces(line: str) -> Iterator[str]:
+    """A line as it is; one that no part may be as long as, cut behind blanks, or anywhere."""
+    start = 0
+    while len(line) - start > LONGEST_PART:
+        stop = line.rfind(" ", start, start + LONGEST_PART) + 1 or start + LONGEST_PART
+        yield line[start:stop]
+        start = stop
+    yield line[start:]
 
 
 def _read(path: Path) -> str | None:
