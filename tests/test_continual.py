@@ -776,6 +776,11 @@ def test_the_gate_tells_what_came_from_what_is_allowed(after, limit, worse, most
     ]
 
 
+def test_the_gate_tells_a_small_loss_from_none():
+    told = gate(small_report(2.0, 2.0, 2.0, 2.0002), 0.0, 0.0)
+    assert told == ["new gained -0.01 % (2.000 to 2.000 bits per byte), expected more than 0.00 %"]
+
+
 def small_report(old_before, old_after, new_before, new_after):
     return Report(
         kind="adapt",

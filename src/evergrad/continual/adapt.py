@@ -270,7 +270,8 @@ def _percent(value: float, limit: float) -> tuple[str, str]:
     for digits in range(1, 12):
         shown = f"{value:.{digits}f}", f"{limit:.{digits}f}"
         is_told = math.isclose(float(shown[1]), limit, rel_tol=0.01)
-        if is_told and (shown[0] != shown[1] or math.isclose(value, limit, abs_tol=ROUNDING)):
+        differ = float(shown[0]) != float(shown[1])  # "-0.0" is 0.0
+        if is_told and (differ or math.isclose(value, limit, abs_tol=ROUNDING)):
             break
     return shown
 
