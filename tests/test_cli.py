@@ -550,6 +550,27 @@ def test_a_text_of_a_single_line_is_cut(tmp_path, blank):
         assert all(part.endswith(" ") or content.endswith(part) for part in parts)
 
 
+@pytest.mark.parametrize("name", ["versions", "unfinished"])
+def test_a_store_among_the_texts_is_none_of_them(store, texts, tmp_path, monkeypatch, name):
+    """`evergrad train .` keeps its store there: what it learned must be the same text later."""
+    from evergrad.cli import _texts
+
+    shutil.copytree(texts / "code", tmp_path / "versions")  # as texts may be called, too
+    monkeypatch.chdir(tmp_path)
+    before = {pattern: _texts.resolve(pattern) for pattern in (".", "**", "versions")}
+    for root in (tmp_path / "evergrad-store", tmp_path / "deep" / "store"):
+        if name == "versions":
+            shutil.copytree(store, root)
+        else:
+            step = root / "unfinished" / "0123456789ab" / "step-00000020"
+            step.mkdir(parents=True)
+            (step / "state.json").write_text("{}\n" * 2000)
+    assert {pattern: _texts.resolve(pattern) for pattern in before} == before
+    shutil.copytree(store, tmp_path / "store")
+    report = tmp_path / "store" / "versions" / "0001" / "report.json"
+    assert _texts.read(str(report)) == [report.read_text("utf-8")], "asked for by its name"
+
+
 def test_adapt_says_why_it_looks_for_a_text(store, texts, tmp_path):
     """The first version learned a text whose name is a path relative to a folder."""
     root = tmp_path / "store"

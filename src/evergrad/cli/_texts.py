@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from evergrad import datasets, text
@@ -40,7 +41,8 @@ def resolve(name: str) -> datasets.Domain:
 def read(name: str) -> list[str]:
     """The clean text of every file that ``name`` (a file, folder or glob) stands for, in order.
 
-    Files that are not UTF-8 text are passed over; in a folder, hidden ones too.
+    Files that are not UTF-8 text are passed over; in a folder, hidden ones too; and in folders and
+    globs, those of a store: what was learned would change with every version.
 
     Raises
     ------
@@ -57,6 +59,9 @@ def read(name: str) -> list[str]:
         if not files:
             known = ", ".join(BUILTIN)
             raise UserError(f"{name}: no such file, folder or glob (built-in texts: {known})")
+    if files != [path]:
+        is_store = functools.cache(_is_store)  # of a folder with many texts in it, once
+        files = [file for file in files if not _of_a_store(file, is_store)]
     texts = [_read(file) for file in sorted(files) if file.is_file()]
     found = [text.clean(content) for content in texts if content]
     if not any(content.strip() for content in found):
@@ -95,6 +100,22 @@ def _read(path: Path) -> str | None:
     except UnicodeDecodeError:
         return None
     return None if "\0" in content else content
+
+
+def _of_a_store(file: Path, is_store: Callable[[Path], bool]) -> bool:
+    """Whether a store wrote it: a version's report, say, or a checkpoint's state."""
+    below = file
+    for folder in file.parents:
+        if below.name in ("versions", "unfinished", "current") and is_store(folder):
+            return True
+        below = folder
+    return False
+
+
+def _is_store(folder: Path) -> bool:
+    return any(folder.glob("versions/*/report.json")) or any(
+        folder.glob("unfinished/*/step-*/state.json")
+    )
 
 
 def _hidden(path: Path) -> bool:
