@@ -16,9 +16,11 @@ import pytest
 
 import evergrad as evergrad_package
 from evergrad import models
-from evergrad.continual import Report, ScoreMatrix, VersionStore
+from evergrad.continual import Report, ScoreMatrix, VersionStore, begin
 from evergrad.datasets import cpython_code, cpython_prose
 from evergrad.models import GPT2, BertConfig, Conversation, GPT2Config, T5Config
+from evergrad.text import Tokenizer
+from evergrad.train import FitConfig, encode_domain
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
@@ -569,6 +571,23 @@ def test_a_store_among_the_texts_is_none_of_them(store, texts, tmp_path, monkeyp
     shutil.copytree(store, tmp_path / "store")
     report = tmp_path / "store" / "versions" / "0001" / "report.json"
     assert _texts.read(str(report)) == [report.read_text("utf-8")], "asked for by its name"
+
+
+def test_adapt_goes_on_from_the_demo(texts, tmp_path):
+    """Which calls CPython's texts prose and code."""
+    prose = cpython_prose()
+    tokenizer = Tokenizer.train(prose.train[:10], 300)
+    begin(
+        VersionStore(tmp_path / "demo"),
+        GPT2(GPT2Config(tokenizer.vocab_size, context=16, dim=8, layers=1, heads=1)),
+        tokenizer,
+        encode_domain(prose, tokenizer, max_heldout_bytes=2000),
+        FitConfig(steps=1, window=16),
+        progress=False,
+    )
+    steps = ["--store", "demo", "--steps", 1, "--json"]
+    run = evergrad("adapt", texts / "code", *steps, cwd=tmp_path)
+    assert only_json(run)["retained"] == ["prose"], run.stderr
 
 
 def test_adapt_says_why_it_looks_for_a_text(store, texts, tmp_path):
