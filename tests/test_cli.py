@@ -753,22 +753,42 @@ def test_train_refuses_a_store_that_has_versions(store, texts):
     assert "is current; `evergrad adapt` goes on from it" in run.stderr
 
 
-@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
-@pytest.mark.parametrize("settings", [["--checkpoint-every", 2], []], ids=["again", "without"])
-def test_a_first_version_leaves_no_unfinished_ones(texts, tmp_path, settings):
-    """Whose checkpoints nobody could resume any more: this store has its first version."""
-    train = ["train", texts / "prose.txt", "--store", tmp_path, *SMALL]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "evergrad", *map(str, train), "--checkpoint-every", "1"],
-        stderr=subprocess.DEVNULL,
-        env=ENVIRONMENT,
-    )
-    while not list(tmp_path.glob("unfinished/*/step-*")):
+def leave_a_checkpoint(store, *train):
+    """Kill a training as soon as it has one."""
+    command = [sys.executable, "-m", "evergrad", *train, "--store", store, "--checkpoint-every", 1]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    while not list(store.glob("unfinished/*/step-*")):
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.wait()
-    run = evergrad(*train, "--steps", 2, "--dim", 8, *settings)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_resume_with_other_settings_gets_a_line(texts, tmp_path):
+    train = ["train", texts / "prose.txt", *SMALL]
+    leave_a_checkpoint(tmp_path, *train)
+    run = evergrad(*train, "--store", tmp_path, "--resume", "--lr", "0.5")
+    assert run.returncode == 1
+    assert "was made with other settings: lr was 0.003, is 0.5" in words(run.stderr)
+    assert "Traceback" not in run.stderr
+
+
+def test_resume_says_when_it_begins(texts, tmp_path):
+    run = evergrad(
+        "train", texts / "prose.txt", "--store", tmp_path, *SMALL, "--steps", 1, "--resume"
+    )
+    assert run.returncode == 0, run.stderr
+    assert "no checkpoint of this model and this text yet: from the beginning" in run.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+@pytest.mark.parametrize("settings", [["--checkpoint-every", 2], []], ids=["again", "without"])
+def test_a_first_version_leaves_no_unfinished_ones(texts, tmp_path, settings):
+    """Whose checkpoints nobody could resume any more: this store has its first version."""
+    train = ["train", texts / "prose.txt", *SMALL]
+    leave_a_checkpoint(tmp_path, *train)
+    run = evergrad(*train, "--store", tmp_path, "--steps", 2, "--dim", 8, *settings)
     assert run.returncode == 0, run.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "current", "versions"]
 

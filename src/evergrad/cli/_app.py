@@ -108,9 +108,10 @@ def _expected() -> tuple[type[Exception], ...]:
     """What a user can put right. Anything else is a bug, and shows its traceback."""
     from evergrad import io
     from evergrad.continual import StoreError
-    from evergrad.train import TrainingDiverged
+    from evergrad.train import CheckpointMismatchError, TrainingDiverged
 
     return (
-        UserError, StoreError, TrainingDiverged, io.CorruptFileError, OSError, ImportError,
+        UserError, StoreError, TrainingDiverged, CheckpointMismatchError, io.CorruptFileError,
+        OSError, ImportError,
         FloatingPointError,  # of weights that hold NaN
     )  # fmt: skip

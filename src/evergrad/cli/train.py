@@ -147,6 +147,8 @@ def train(
     unfinished, checkpoint = store / "unfinished", None
     if checkpoint_every is not None or resume:
         checkpoint = unfinished / _digest(shape.to_dict(), encoded)
+        if resume and training.latest_checkpoint(checkpoint) is None:
+            note("no checkpoint of this model and this text yet: from the beginning")
     report = begin(
         opened,
         model,

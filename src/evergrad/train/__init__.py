@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .checkpoint import latest_checkpoint
+from .checkpoint import CheckpointMismatchError, latest_checkpoint
 from .config import FitConfig
 from .data import EncodedDomain, Sampler, encode_domain, window_sampler
 from .history import History
@@ -10,6 +10,7 @@ from .loop import TrainingDiverged, fit
 from .metrics import bits_per_byte
 
 __all__ = [
+    "CheckpointMismatchError",
     "EncodedDomain",
     "FitConfig",
     "History",

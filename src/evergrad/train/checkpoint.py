@@ -27,6 +27,10 @@ OUTDATED = "stopped"  # in checkpoints of former versions: whether patience, the
 MAY_CHANGE = {"steps", "seconds", "eval_every", "patience", "monitor", "checkpoint_every"}
 
 
+class CheckpointMismatchError(ValueError):
+    """A checkpoint was made with other settings, or of another model, than it is to go on with."""
+
+
 @dataclass
 class RunState:
     """What a run has reached, apart from model, optimizer and generator.
@@ -134,7 +138,7 @@ def load_checkpoint(
     path, values, tensors = newest
     changed = _changed(config, values["config"])
     if changed:
-        raise ValueError(f"{path}: was made with other settings: {'; '.join(changed)}")
+        raise CheckpointMismatchError(f"{path}: was made with other settings: {'; '.join(changed)}")
 
     def part(prefix: str) -> dict[str, np.ndarray]:
         return {
@@ -151,7 +155,7 @@ def load_checkpoint(
         run = {name: value for name, value in values["run"].items() if name != OUTDATED}
         state = RunState(**run, best=tensors.get("best"))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: does not fit this model: {error}") from error
+        raise CheckpointMismatchError(f"{path}: does not fit this model: {error}") from error
     if _watched(state, values["config"].get("monitor")) != _watched(state, config.monitor):
         # The best so far, and how long ago it was, are those of another score.
         state.best_score = state.best = None

@@ -84,10 +84,11 @@ def fit(
         If `checkpoint` holds checkpoints and `resume` is not set.
     OSError
         If `checkpoint` is or lies in a file (NotADirectoryError), or the disk refuses.
+    CheckpointMismatchError
+        If the checkpoint to resume from has another model or other settings.
     ValueError
-        If the checkpoint to resume from has another model or other settings, `resume` lacks
-        `checkpoint`, `config.patience` lacks `evaluate`, all parameters of `model` are frozen, or a
-        batch has nothing to predict.
+        If `resume` lacks `checkpoint`, `config.patience` lacks `evaluate`, all parameters of
+        `model` are frozen, or a batch has nothing to predict.
 
     References
     ----------
