@@ -128,6 +128,35 @@ def test_versions_lists_and_verifies(store):
     assert [row["parent"] for row in value["versions"]] == [None, "0001"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("parent", 7),
+        ("domain", 5),
+        ("strategy", "replay"),
+        ("progress_percent", "much"),
+        ("forgetting_percent", [1.0]),
+        ("forgetting_percent", {"prose": "none"}),
+    ],
+)
+def test_versions_lists_the_others_beside_an_edited_report(store, tmp_path, name, value):
+    root = tmp_path / "store"
+    shutil.copytree(store, root)
+    file = root / "versions" / "0001" / "report.json"
+    report = json.loads(file.read_text("utf-8")) | {name: value}
+    file.chmod(0o644)
+    file.write_text(json.dumps(report), "utf-8")
+    run = evergrad("versions", "--store", root)
+    assert run.returncode == 1
+    assert "unreadable" in run.stdout
+    assert f"report.json: {name} must not be {value!r}" in words(run.stdout)
+    assert "0002 current" in run.stdout
+    assert "Traceback" not in run.stderr
+    file.write_text("[]")
+    run = evergrad("versions", "--store", root)
+    assert (run.returncode, "0002 current" in run.stdout) == (1, True), run.stderr
+
+
 def test_versions_shows_scores_that_are_not_finite(store, tmp_path):
     model, tokenizer = VersionStore(store).current().load()
     broken = VersionStore(tmp_path / "broken")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,18 @@ EXAMPLES = (
     "evergrad versions --store run",
     "evergrad versions --store run --verify --json",
 )
+
+
+#: What else is told of a version, and what it is where it is known.
+SHOWN: dict[str, Any] = {
+    "domain": str,
+    "strategy": dict,
+    "progress_percent": float | int,
+    "forgetting_percent": dict,
+    "before": dict,
+    "after": dict,
+    "reasons": list,
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -59,20 +72,27 @@ def _row(version: Version, verify: bool) -> dict[str, Any]:
         if verify:
             version.verify()
         report = version.report
-        row |= {name: report[name] for name in ("accepted", "parent", "created")}
+        told = {name: report[name] for name in ("accepted", "parent", "created")}
+        _check(version, report)
     except (io.CorruptFileError, OSError, KeyError, TypeError) as error:
         return {**row, "problem": str(error)}
-    for name in (
-        "domain",
-        "strategy",
-        "progress_percent",
-        "forgetting_percent",
-        "before",
-        "after",
-        "reasons",
-    ):
+    row |= told
+    for name in SHOWN:
         row[name] = report.get(name)
     return row
+
+
+def _check(version: Version, report: Mapping[str, Any]) -> None:
+    """Somebody may have edited a report: one line of the table is lost then, not the table."""
+    for name, kind in {"parent": str, **SHOWN}.items():
+        value = report.get(name)
+        fits = isinstance(value, kind | None)
+        if fits and name == "forgetting_percent":
+            fits = all(isinstance(item, float | int | None) for item in (value or {}).values())
+        if not fits:
+            raise io.CorruptFileError(
+                f"{version.path / 'report.json'}: {name} must not be {value!r:.40}"
+            )
 
 
 def _show(rows: list[dict[str, Any]], verify: bool) -> None:
