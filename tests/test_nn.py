@@ -237,6 +237,23 @@ def test_gradients_of_cross_attention(dropout, rng):
         np.testing.assert_allclose(gradients[name], expected, 1e-6, 1e-7, err_msg=name)
 
 
+def test_a_backward_of_two_gives_two_even_where_neither_is_needed(rng):
+    x, states = rng.standard_normal((2, 4, 8)).astype(np.float32)
+    offsets = np.array([0, 4])
+    for frozen in (["query", "key_value"], ["query", "key_value", "proj"]):
+        cross = nn.CrossAttention(8, 2)
+        cross.freeze(*frozen)
+        learns = "proj" not in frozen
+        out, backward = cross(x, states, offsets, offsets, need_dx=False, need_dstates=False)
+        assert backward.needed == learns
+        assert backward(out) == (None, None)
+        _, backward = cross(x, states, offsets, offsets, need_dx=False, need_dstates=False)
+        assert backward(None) == (None, None)
+        out, backward = cross(x, states, offsets, offsets, need_dx=False)
+        dx, dstates = backward(out)
+        assert dx is None and dstates.shape == states.shape
+
+
 def test_what_an_attention_refuses():
     with pytest.raises(ValueError, match="kv_heads must divide heads, got heads=4, kv_heads=3"):
         nn.Attention(dim=8, heads=4, kv_heads=3)

@@ -392,15 +392,15 @@ class DecoderBlock(nn.Module):
             h, residual=x, need_dx=norm_2_backward.needed, again=norm_2_backward.again
         )
         if not mlp_backward.needed:
-            return x, nn.NOTHING
+            return x, nn.NEITHER
 
         def backward(dout: Array) -> tuple[Any, Any]:
             dx = norm_2_backward(mlp_backward(dout), dresidual=dout)
-            dh, dstates = cross_backward(dx) or (None, None)
+            dh, dstates = cross_backward(dx)
             dx = norm_cross_backward(dh, dresidual=dx)
             return norm_1_backward(attention_backward(dx), dresidual=dx), dstates
 
-        return x, once(backward)
+        return x, once(backward, nothing=(None, None))
 
     def cached(self, x: Array, cache: CrossCache, layer: int, bias: list[Array]) -> Array:
         """As a call, behind what the cache holds; there is no way back."""

@@ -7,7 +7,7 @@ a composition of such pairs, and its backward pass is written where its forward 
 
 from __future__ import annotations
 
-from ._backward import NO_BACKWARD, NOTHING, once
+from ._backward import NEITHER, NO_BACKWARD, NOTHING, once
 from ._buffer import Array
 from .activation import GELU, ReLU, Sigmoid, Tanh
 from .attention import Attention, CrossAttention
@@ -33,6 +33,7 @@ from .sequential import Sequential
 __all__ = [
     "GELU",
     "MLP",
+    "NEITHER",
     "NOTHING",
     "NO_BACKWARD",
     "Array",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["NOTHING", "NO_BACKWARD", "once"]
+__all__ = ["NEITHER", "NOTHING", "NO_BACKWARD", "once"]
 
 
 class once:
@@ -16,7 +16,7 @@ class once:
     backward pass is over. `once` holds the only reference to the closure and drops it during
     the call: each layer's activations return to the buffer pool as the pass goes by.
 
-    A cotangent of None says that nothing below needs a gradient; it is passed on as None.
+    A cotangent of None says that nothing below needs a gradient; it is passed on as `nothing`.
 
     Parameters
     ----------
@@ -25,6 +25,8 @@ class once:
     again : callable, optional
         `again() -> out`: the forward's output once more, by one pass over what `function` keeps in
         any case. The layer that the output goes to may then let go of it (see `Linear`).
+    nothing : optional
+        What `function` returns where nothing needs a gradient: None, or one for each of several.
 
     Attributes
     ----------
@@ -48,14 +50,18 @@ class once:
     RuntimeError: backward ran already, and what it saved is gone; run the forward again
     """
 
-    __slots__ = ("_function", "again")
+    __slots__ = ("_function", "_nothing", "again")
 
     needed = True
 
     def __init__(
-        self, function: Callable[..., Any], again: Callable[[], Any] | None = None
+        self,
+        function: Callable[..., Any],
+        again: Callable[[], Any] | None = None,
+        nothing: Any = None,
     ) -> None:
         self._function: Callable[..., Any] | None = function
+        self._nothing = nothing
         self.again = again
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -66,7 +72,7 @@ class once:
                 "backward ran already, and what it saved is gone; run the forward again"
             )
         if args and args[0] is None:
-            return None
+            return self._nothing
         return function(*args, **kwargs)
 
 
@@ -76,11 +82,14 @@ class _Nothing(once):
     needed = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return None
+        return self._nothing
 
 
 #: Stands for the backward of every call where nothing needs a gradient.
 NOTHING: once = _Nothing(lambda: None)
+
+#: The same where a call has two inputs.
+NEITHER: once = _Nothing(lambda: None, nothing=(None, None))
 
 
 class _NoBackward(once):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import ops
-from ._backward import NO_BACKWARD, NOTHING, once
+from ._backward import NEITHER, NO_BACKWARD, NOTHING, once
 from ._buffer import Array, empty
 from .linear import Linear, ResidualLinear
 from .module import Module
@@ -371,7 +371,7 @@ class CrossAttention(Module):
         out : ndarray
             [tokens_q, dim].
         backward : callable
-            dout -> (dx, dstates).
+            dout -> (dx, dstates), each None where it is not needed.
         """
         query, query_backward = self.query(x, need_dx=need_dx, again=again)
         key_value, kv_backward = self.key_value(states, need_dx=need_dstates)
@@ -389,10 +389,9 @@ class CrossAttention(Module):
             need_dx=query_backward.needed or kv_backward.needed,
         )
         if not proj_backward.needed:
-            return out, NOTHING
+            return out, NEITHER
         split = self._split
 
-        @once
         def attend_backward(dmixed: Array) -> tuple[Array, Array]:
             dquery = empty(query.shape, query.dtype)
             dkey_value = empty(key_value.shape, key_value.dtype)
@@ -402,11 +401,13 @@ class CrossAttention(Module):
             )
             return dquery, dkey_value
 
+        attend = once(attend_backward, nothing=(None, None))
+
         def backward(dout: Array) -> tuple[Array | None, Array | None]:
-            dquery, dkey_value = attend_backward(proj_backward(dout)) or (None, None)
+            dquery, dkey_value = attend(proj_backward(dout))
             return query_backward(dquery), kv_backward(dkey_value)
 
-        return out, once(backward)
+        return out, once(backward, nothing=(None, None))
 
     def cached(
         self,
