@@ -44,6 +44,8 @@ def from_settings(
 ) -> dict[str, Any]:
     """The fields of ours that `settings` gives; `aliases` maps other names of theirs to those.
 
+    Where both names are there the alias rules, as it does in transformers.
+
     Raises
     ------
     ValueError
@@ -53,7 +55,7 @@ def from_settings(
         if settings.get(name) not in (None, value):
             raise ValueError(f"{name}={settings[name]!r} is not supported, only {value!r}")
     aliases = aliases or {}
-    settings = {**{aliases[n]: value for n, value in settings.items() if n in aliases}, **settings}
+    settings = {**settings, **{aliases[n]: value for n, value in settings.items() if n in aliases}}
     ours = {o: settings[theirs] for o, theirs in names.items() if theirs in settings}
     if "activation" in ours:
         ours["activation"] = SYNONYMS.get(ours["activation"], ours["activation"])
