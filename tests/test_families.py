@@ -325,6 +325,69 @@ def test_two_words_on_rope(rope, tmp_path):
     assert error(models.load(tmp_path).logits(ids), exact) < 1e-4
 
 
+ABSENT = "absent"
+
+
+def with_settings(module: Any, settings: dict[str, Any], folder: Any) -> tuple[Any, Any]:
+    """What transformers and we make of a model whose config.json was edited."""
+    module.float().save_pretrained(folder)
+    told = json.loads((folder / "config.json").read_text()) | settings
+    told = {name: value for name, value in told.items() if value != ABSENT}
+    (folder / "config.json").write_text(json.dumps(told))
+    return type(module).from_pretrained(folder).eval(), models.load(folder)
+
+
+TIED = [
+    {"tie_word_embeddings": tied, "scale_decoder_outputs": scaled}
+    for tied in (ABSENT, None, True, False)
+    for scaled in (ABSENT, None, True, False)
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        # The names that attribute_map gives them rule over a model's own.
+        ("gpt2", {"n_head": 2, "num_attention_heads": 4}),
+        ("gpt2", {"n_head": ABSENT, "num_attention_heads": 4}),
+        ("gpt2", {"n_layer": 5, "num_hidden_layers": 2}),
+        ("gpt2", {"n_embd": 24, "hidden_size": 16}),
+        ("gpt2", {"n_positions": 7, "max_position_embeddings": 96}),
+        ("t5", {"num_heads": 4, "num_attention_heads": 2, "d_kv": 3, "head_dim": 6}),
+        ("t5", {"d_model": 4, "hidden_size": 16, "num_layers": 1, "num_hidden_layers": 2}),
+        ("t5", {"num_layers": 3, "num_hidden_layers": 2, "num_decoder_layers": None}),
+        # An odd table is used up to its last row.
+        ("t5 9", {"relative_attention_num_buckets": 9}),
+        ("t5 9", {"relative_attention_num_buckets": 9, "relative_attention_max_distance": 6}),
+        *[("t5", settings) for settings in TIED],
+        *[("t5 untied", settings) for settings in TIED],
+    ],
+)  # fmt: skip
+def test_settings_mean_what_they_mean_to_transformers(name, settings, tmp_path):
+    makers = {**FAMILIES, "t5 9": lambda: t5(relative_attention_num_buckets=9)}
+    batch = drawn_batch(name)
+    theirs, model = with_settings(drawn(makers[name]()), settings, tmp_path / "edited")
+    exact = theirs_on(theirs, batch, torch.float64).logits
+    assert error(logits_of(model, batch), exact) < 1e-5
+    models.save(model, tmp_path / "ours")
+    again = type(theirs).from_pretrained(tmp_path / "ours").eval()
+    assert error(theirs_on(again, batch, torch.float64).logits, exact) < 1e-12
+    assert models.load(tmp_path / "ours").config == model.config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"relative_attention_num_buckets": 3}, r"num_buckets: .* \[4, .* got 3"),
+        ({"relative_attention_max_distance": 2}, r"max_distance: .* \[3, .* got 2"),
+    ],
+)
+def test_distances_without_a_bucket_are_refused_when_a_t5_is_made(settings, message):
+    settings = t5().config.to_dict() | settings
+    with pytest.raises(ValueError, match=message):
+        models.T5(models.T5Config.from_dict(settings))
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_a_head_of_its_own_beside_a_configuration_that_says_tied(name, tmp_path):
     module = drawn({"gpt2": gpt2, "llama": llama}[name](tie_word_embeddings=False))

@@ -147,10 +147,15 @@ class T5Config:
                     f"{name}={given!r} contradicts"
                     f" feed_forward_proj={settings.get('feed_forward_proj', 'relu')!r}"
                 )
+        if ours.get("decoder_layers") is None:  # its default is of this name, not of the alias
+            ours["decoder_layers"] = settings.get("num_layers", T5Config.layers)
         # Version 5 of transformers says "tied" of all, and keeps apart whether logits are scaled.
-        tied = settings.get("tie_word_embeddings", True)
+        # A null of the first is not "apart", one of the second is not "scaled".
+        tied = settings.get("tie_word_embeddings")
+        tied = True if tied is None else tied
         scaled = settings.get("scale_decoder_outputs", tied)
-        if tensors and (tied or not scaled):
+        scaled = False if scaled is None else scaled
+        if tensors and (tied or not scaled or "lm_head.weight" not in tensors):
             tied = not has_own_head(tensors, "shared.weight", "")
         for stack in ("encoder", "decoder"):
             if has_own_head(tensors, "shared.weight", "", f"{stack}.embed_tokens.weight"):

@@ -27,6 +27,11 @@ class RelativePositionBias(Module):
     std, rng
         As for `Embedding`.
 
+    Raises
+    ------
+    ValueError
+        When there are too few buckets, or `max_distance` is not beyond those of one distance each.
+
     Attributes
     ----------
     table : Embedding
@@ -54,6 +59,10 @@ class RelativePositionBias(Module):
         std: float = 1.0,
         rng: np.random.Generator | None = None,
     ) -> None:
+        # What no distance has a bucket of is refused now, not by the first text.
+        ops.relative_position_buckets(
+            0, 0, bidirectional=bidirectional, num_buckets=buckets, max_distance=max_distance
+        )
         self.table = Embedding(buckets, heads, std=std, rng=rng, is_quantizable=False)
         self.max_distance, self.bidirectional = max_distance, bidirectional
 

@@ -52,7 +52,7 @@ def relative_position_buckets(
         Half of the buckets are for keys behind the query, half for keys ahead of it (an encoder).
         Else keys ahead count as distance 0 (a decoder, whose mask hides them).
     num_buckets : int
-        At least 2; at least 4 and even when bidirectional.
+        At least 2; at least 4 when bidirectional. The last of an odd number is then never used.
     max_distance : int
         More than the distances that have a bucket of their own.
 
@@ -76,8 +76,6 @@ def relative_position_buckets(
     tokens_q = _check.integer("tokens_q", tokens_q, 0, 2**31 - 1)
     tokens_k = _check.integer("tokens_k", tokens_k, 0, 2**31 - 1)
     num_buckets = _check.integer("num_buckets", num_buckets, 4 if bidirectional else 2, 4096)
-    if bidirectional and num_buckets % 2:
-        raise ValueError(f"num_buckets: expected an even number, got {num_buckets}")
     buckets = num_buckets // 2 if bidirectional else num_buckets
     max_distance = _check.integer("max_distance", max_distance, buckets // 2 + 1, 2**31 - 1)
     limits = _limits(buckets, max_distance)
