@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers
 from hypothesis import given, settings
@@ -209,6 +210,64 @@ def test_a_stream_gives_bytes_that_are_no_character_too():
     ids = [*TOKENIZER.encode("a").tolist(), *TOKENIZER.encode("🌊").tolist()[:1]]
     stream = TextStream(TOKENIZER)
     assert "".join([*map(stream.add, ids), stream.finish()]) == TOKENIZER.decode(ids)
+
+
+@pytest.fixture(scope="module")
+def vocabularies():
+    """A tokenizer of each kind: what it is called, and ids that come often."""
+    words = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece(
+            {each: at for at, each in enumerate(["[UNK]", *"ab.\ufffd", "##a", "##.", "##\ufffd"])}
+        )
+    )
+    words.decoder = tokenizers.decoders.WordPiece()
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces += [*"\u2581ab\ufffd", "\u2581a", "a\u2581", "\u2581\ufffd"]
+    sentence_piece = Tokenizer.from_gguf(
+        {
+            "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": pieces,
+            "tokenizer.ggml.scores": [0.0] * len(pieces),
+            "tokenizer.ggml.token_type": [2, 3, 3, *[6] * 256, *[1] * 7],
+        }
+    )
+    whole = Tokenizer.train(["naïve 文字 🌊 \ufffd\ufffd x\ufffd "] * 3, vocab_size=280)
+    of_bytes = whole.encode("\ufffd🌊文a é\U0010ffff").tolist()
+    single = Tokenizer.train([""], 257).encode("\ufffd🌊文é").tolist()
+    return {
+        "byte-level": (whole, [*of_bytes, *single]),
+        "SentencePiece": (
+            sentence_piece,
+            [*range(259, 266), *(3 + byte for byte in "\ufffd🌊文é\u0800".encode()), 3 + 0xFF],
+        ),
+        "WordPiece": (Tokenizer(words), [*range(8)]),
+    }
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("kind", ["byte-level", "SentencePiece", "WordPiece"])
+def test_the_pieces_of_a_stream_are_the_whole(vocabularies, kind, data):
+    """Of any tokens: the character U+FFFD among bytes is not taken for half a character."""
+    tokenizer, often = vocabularies[kind]
+    some = st.sampled_from(often) | st.integers(0, tokenizer.vocab_size - 1)
+    ids = data.draw(st.lists(some, max_size=30) | st.lists(st.sampled_from(often), min_size=60))
+    stream = TextStream(tokenizer)
+    pieces = [*map(stream.add, ids), stream.finish()]
+    assert "".join(pieces) == stream.text == tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("text", ["\ufffd", "a\ufffd\ufffd\ufffd", "\ufffd" * 300])
+@pytest.mark.parametrize("kind", ["byte-level", "SentencePiece"])
+def test_a_stream_of_replacement_characters(vocabularies, kind, text):
+    """A page of what another program could not read goes on, and is not kept for the end."""
+    tokenizer, _ = vocabularies[kind]
+    ids = tokenizer.encode(text).tolist()
+    stream = TextStream(tokenizer)
+    shown = "".join(map(stream.add, ids))
+    assert len(shown) >= len(text) - 1
+    assert shown + stream.finish() == text
+    assert len(stream._ids) < 100
 
 
 def test_a_stop_string_is_not_empty():

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 __all__ = ["TextStream", "pieces", "tail"]
 
 #: Tokens that a character has at most.
 _CHARACTER = 4
+#: Tokens that are decoded again before the first of them are let go where that takes a proof.
+_LONG = 64
+_HALF = "\ufffd"
 
 
 class _Decoder(Protocol):
     def decode(self, ids: Sequence[int], /) -> str: ...
 
 
+class _Streamed(_Decoder, Protocol):
+    @property
+    def byte_tokens(self) -> Collection[int]: ...
+
+
 class TextStream:
     """Turn tokens into text one by one: what is given out is never taken back.
 
-    A character is held back until all its bytes are there, and what may be the beginning of a stop
-    string until it is known not to be.
+    All pieces, one after the other, are the tokens decoded at once. So a character is held back
+    until all its bytes are there, and what may be the beginning of a stop string until it is known
+    not to be. SentencePiece's bytes are held back until one of its other tokens comes: a single one
+    that fits no character makes U+FFFD of all bytes beside it.
 
     Parameters
     ----------
@@ -28,8 +38,8 @@ class TextStream:
     stops : sequence of str
         Strings that end the text. They are not part of it.
     before : sequence of int
-        The text that is continued, or at least its last seven tokens: some tokenizers decode a
-        token differently at the beginning of a text.
+        The text that is continued, whole characters: some tokenizers decode a token differently at
+        the beginning of a text.
 
     Attributes
     ----------
@@ -55,15 +65,16 @@ class TextStream:
     """
 
     def __init__(
-        self, tokenizer: _Decoder, stops: Sequence[str] = (), before: Sequence[int] = ()
+        self, tokenizer: _Streamed, stops: Sequence[str] = (), before: Sequence[int] = ()
     ) -> None:
         if not all(stops):
             raise ValueError("a stop string must not be empty")
         self._tokenizer = tokenizer
         self._stops = tuple(stops)
-        # The tokens of the last piece are decoded again in front of the new ones, and cut off.
-        self._ids = tail(tokenizer, before)
-        self._before = len(self._ids)
+        self._bytes = tokenizer.byte_tokens
+        # A few of the last tokens are decoded again in front of the new ones, and cut off.
+        self._ids = self._behind(before)
+        self._given = len(tokenizer.decode(self._ids))
         self._pending = ""
         self.text = ""
         self.count = 0
@@ -73,21 +84,43 @@ class TextStream:
         """The text that this token completes: often a word, sometimes nothing."""
         self.count += 1
         self._ids.append(token)
-        return self._release(self._decoded(final=False), final=False)
+        piece = "" if token in self._bytes else self._decoded(final=False)
+        return self._release(piece, final=False)
 
     def finish(self) -> str:
         """What is still held back."""
         return self._release(self._decoded(final=True), final=True)
 
+    def _behind(self, before: Sequence[int]) -> list[int]:
+        """The last tokens of a text that new ones are decoded behind."""
+        start = len(before)
+        while start and before[start - 1] in self._bytes:  # they decode together with new ones
+            start -= 1
+        if start == len(before):
+            return tail(self._tokenizer, before)
+        return [int(token) for token in before[max(start - 1, 0) :]]
+
     def _decoded(self, final: bool) -> str:
-        old = self._tokenizer.decode(self._ids[: self._before])
-        new = self._tokenizer.decode(self._ids)[len(old) :]
-        # U+FFFD at the end: the bytes of a character may still be coming.
-        if new.endswith("\ufffd") and len(self._ids) - self._before < _CHARACTER and not final:
-            return ""
-        self._ids = self._ids[self._before :]
-        self._before = len(self._ids)
+        """What is sure of the text since the last time."""
+        text = self._tokenizer.decode(self._ids)
+        # U+FFFD at the end may be a character whose bytes are still coming: just one, as those that
+        # cannot begin a character have one each.
+        sure = len(text) - (text.endswith(_HALF) and not final)
+        new = text[self._given : sure]
+        self._given = max(sure, self._given)
+        if sure == len(text):  # what follows begins anew behind any last token
+            self._ids = self._ids[-1:]
+            self._given = len(self._tokenizer.decode(self._ids))
+        elif len(self._ids) > _LONG:
+            self._forget(text)
         return new
+
+    def _forget(self, text: str) -> None:
+        """Let go of tokens in front of the last, if what those decode to is the same without."""
+        first, last = self._ids[:-_CHARACTER], self._ids[-_CHARACTER:]
+        gone, kept = self._tokenizer.decode(first), self._tokenizer.decode(last)
+        if kept and gone + kept == text:
+            self._ids, self._given = last, self._given - len(gone)
 
     def _release(self, piece: str, final: bool) -> str:
         if self.stopped:

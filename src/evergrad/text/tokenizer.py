@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from .chat import Message, render
 
 END_OF_TEXT = "<|endoftext|>"
 _BYTES = 256
+_HEX = "0123456789ABCDEFabcdef"
 #: What is encoded by a piece of a vocabulary: so many times texts of so many characters. Beyond it,
 #: making the whole takes less.
 _PIECES, _SHORT = 4, 2000
@@ -81,6 +83,7 @@ class Tokenizer:
             inner = self._rest.of("")
         self._made = inner
         self._size: int | None = None  # looked for once
+        self._bytes: frozenset[int] | None = None  # likewise
         self._lock = threading.Lock()  # the package keeps what a call asks for as a setting
         inner.encode_special_tokens = True  # as ordinary text; the file does not store this
         # Files made elsewhere may pad and truncate; we do when asked to, at the end that they say.
@@ -399,6 +402,13 @@ class Tokenizer:
             io.write_json(path, found)
 
     @property
+    def byte_tokens(self) -> frozenset[int]:
+        """Ids of SentencePiece's tokens for single bytes, which decode together or not at all."""
+        if self._bytes is None:
+            self._bytes = frozenset() if self._rest is not None else _byte_tokens(self._inner)
+        return self._bytes
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids, those of special tokens included: the largest and all below it."""
         if self._size is None:  # ids may have gaps
@@ -670,6 +680,16 @@ def _read(path: Path) -> Any:
         return package.Tokenizer.from_buffer(data)
     except Exception as error:  # the package raises plain Exception
         raise ValueError(f"{path}: truncated or no tokenizer file: {error}") from error
+
+
+def _byte_tokens(inner: Any) -> frozenset[int]:
+    found = {}
+    for digits in itertools.product(_HEX, _HEX):
+        token = f"<0x{''.join(digits)}>"
+        if (token_id := inner.token_to_id(token)) is not None:
+            found[token_id] = token
+    # Where the decoder does not take them for bytes they are words like any other.
+    return frozenset(i for i, token in found.items() if inner.decode([i], False) != token)
 
 
 class _Settings(io.JsonObject):
