@@ -293,7 +293,7 @@ def test_own_tokenizers_begin_texts_in_transformers_as_here(tmp_path):
 
 @pytest.mark.parametrize("told", [True, False, None])
 def test_the_tokenizer_itself_says_what_begins_texts(tmp_path, told):
-    """Its post-processor does, whatever is said beside it."""
+    """Its post-processor does, or its having none, whatever is said beside it."""
     transformers = pytest.importorskip("transformers")
     inner = Tokenizer.train(LINES, vocab_size=400)._inner
     inner.add_special_tokens(["<s>"])
@@ -302,12 +302,34 @@ def test_the_tokenizer_itself_says_what_begins_texts(tmp_path, told):
     )
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>"}
     if told is not None:
-        settings["add_bos_token"] = told
+        settings |= {"add_bos_token": told, "add_eos_token": told, "eos_token": "<|endoftext|>"}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    for inner.post_processor in (around, tokenizers.processors.ByteLevel()):
+    for inner.post_processor in (around, tokenizers.processors.ByteLevel(), None):
         inner.save(str(tmp_path / "tokenizer.json"))
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
         assert Tokenizer.from_folder(tmp_path).prompt("a b").tolist() == theirs("a b")["input_ids"]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_our_first_folders_begin_texts_as_they_did(tmp_path, told):
+    """They said so beside the tokenizer alone; what is saved of them says it in both places."""
+    inner = Tokenizer.train(LINES, vocab_size=400)._inner
+    inner.add_special_tokens(["<s>"])
+    inner.post_processor = None
+    inner.save(str(tmp_path / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "add_bos_token": told,
+        "clean_up_tokenization_spaces": False,
+        "bos_token": "<s>",
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    ours = Tokenizer.from_folder(tmp_path)
+    expected = [*([ours.bos] if told else []), *ours.encode("a b")]
+    assert ours.prompt("a b").tolist() == expected
+    ours.save_folder(tmp_path / "again")
+    assert Tokenizer.from_folder(tmp_path / "again").prompt("a b").tolist() == expected
+    assert transformers_tokenizer(tmp_path / "again")("a b")["input_ids"] == expected
 
 
 def test_settings_beside_the_tokenizer(tmp_path):
@@ -332,7 +354,7 @@ def test_settings_beside_the_tokenizer(tmp_path):
     }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     told = Tokenizer.from_folder(tmp_path)
-    assert (told.bos, told.eos, told.add_bos) == (301, 300, True)
+    assert (told.bos, told.eos, told.add_bos) == (301, 300, False)
     assert told.chat_template == "in the settings"
     (tmp_path / "chat_template.jinja").write_text("in a file")
     assert Tokenizer.from_folder(tmp_path).chat_template == "in a file"
@@ -391,6 +413,7 @@ def test_texts_are_any_iterable_but_a_string(minilm):
         ("special_tokens_map", {"eos_token": 5}, "a token, is 5"),
         ("tokenizer_config", {"eos_token": {"text": "a"}}, "a token, is {'text': 'a'}"),
         ("tokenizer_config", {"add_bos_token": "no"}, "true or false, is 'no'"),
+        ("tokenizer_config", {"tokenizer_class": 5}, "the name of a class, is 5"),
         ("tokenizer_config", {"truncation_side": "up"}, '"left" or "right", is \'up\''),
         ("tokenizer_config", {"chat_template": 5}, "a text, or a list"),
         ("tokenizer_config", {"chat_template": [{"name": "default"}]}, "a text, or a list"),
@@ -544,6 +567,161 @@ def test_older_vocabularies_are_named_with_the_remedy(minilm_folder, minilm, tmp
     eval(remedy, {"transformers": transformers})
     made = Tokenizer.from_folder(tmp_path)
     assert lists(made.encode_many(LINES[:50])) == lists(minilm.encode_many(LINES[:50]))
+
+
+# Fields of tokenizer_config.json that rule over tokenizer.json
+
+
+def assert_ids_of_transformers(folder, lines, **files):
+    """Read there with and without special tokens as transformers does, and again once saved."""
+    for name, values in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(values))
+    theirs, ours = transformers_tokenizer(folder), Tokenizer.from_folder(folder)
+    ours.save_folder(folder / "again")
+    for special in (False, True):
+        ids = theirs(lines, add_special_tokens=special)["input_ids"]
+        for each in (ours, Tokenizer.from_folder(folder / "again")):
+            assert lists(each.encode_many(lines, add_special_tokens=special)) == ids
+    assert transformers_tokenizer(folder / "again")(lines)["input_ids"] == ids
+
+
+ACCENTS = ["Élan ÀÉÎ naïve", "文字 中国 Wörter", "IT'S I'm", *LINES[:60]]
+
+
+@pytest.mark.parametrize("cased", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "config"),
+    [
+        ({"tokenizer_class": "BertTokenizer", "do_lower_case": False}, {}),
+        ({"tokenizer_class": "BertTokenizerFast", "do_lower_case": True}, {}),
+        ({"tokenizer_class": "BertTokenizer"}, {}),
+        ({"do_lower_case": False}, {"model_type": "bert"}),
+        ({}, {"model_type": "bert"}),
+        ({}, {"model_type": "bert", "tokenizer_class": "PreTrainedTokenizerFast"}),
+        ({"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": False}, {}),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, {"model_type": "bert"}),
+        ({"tokenizer_class": "BertTokenizer", "strip_accents": False}, {}),
+        ({"tokenizer_class": "BertTokenizer", "strip_accents": True, "do_lower_case": False}, {}),
+        ({"tokenizer_class": "BertTokenizer", "strip_accents": None}, {"model_type": "bert"}),
+        ({"tokenizer_class": "BertTokenizer", "tokenize_chinese_chars": False}, {}),
+        ({"tokenizer_class": "DistilBertTokenizer", "do_lower_case": False}, {}),
+        ({"tokenizer_class": "ElectraTokenizerFast", "do_lower_case": False}, {}),
+        ({"do_lower_case": False}, {}),
+        ({"do_lower_case": False}, {"model_type": "llama"}),
+    ],
+)
+def test_fields_of_bert(minilm_folder, tmp_path, settings, config, cased):
+    inner = tokenizers.Tokenizer.from_file(str(minilm_folder / "tokenizer.json"))
+    inner.no_padding()
+    inner.no_truncation()
+    inner.normalizer = tokenizers.normalizers.BertNormalizer(
+        lowercase=not cased, strip_accents=cased or None, handle_chinese_chars=not cased
+    )
+    inner.save(str(tmp_path / "tokenizer.json"))
+    assert_ids_of_transformers(tmp_path, ACCENTS, tokenizer_config=settings, config=config)
+
+
+def test_a_bert_whose_tokenizer_has_no_parts_but_its_words(minilm_folder, tmp_path):
+    inner = tokenizers.Tokenizer.from_file(str(minilm_folder / "tokenizer.json"))
+    words = tokenizers.models.WordPiece(inner.get_vocab(), unk_token="[UNK]")
+    bare = tokenizers.Tokenizer(words)
+    bare.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    bare.save(str(tmp_path / "tokenizer.json"))
+    assert_ids_of_transformers(
+        tmp_path, ACCENTS, tokenizer_config={"tokenizer_class": "BertTokenizer"}
+    )
+    ids = Tokenizer.from_folder(tmp_path).encode("un happily", add_special_tokens=True)
+    assert Tokenizer.from_folder(tmp_path).decode(ids) == transformers_tokenizer(tmp_path).decode(
+        ids
+    )
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize("told", [False, True, None])
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("GPT2Tokenizer", {}),
+        ("GPT2TokenizerFast", {"model_type": "llama"}),
+        (None, {"model_type": "gpt2"}),
+        (None, {"model_type": "gpt2", "tokenizer_class": "PreTrainedTokenizerFast"}),
+        ("PreTrainedTokenizerFast", {"model_type": "gpt2"}),
+        (None, {}),
+    ],
+)
+def test_the_blank_in_front_of_gpt2s_texts(tmp_path, prefix, told, name, config):
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=prefix))
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.add_special_tokens(["<|endoftext|>"])
+    inner.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+    inner.save(str(tmp_path / "tokenizer.json"))
+    settings = {"bos_token": "<|endoftext|>"}
+    settings |= {} if name is None else {"tokenizer_class": name}
+    settings |= {} if told is None else {"add_prefix_space": told}
+    lines = [*LINES[:60], " a", "b"]
+    assert_ids_of_transformers(tmp_path, lines, tokenizer_config=settings, config=config)
+
+
+def sentence_pieces(form):
+    """A BPE of SentencePiece's, whose blank in front of a text comes in one of three ways."""
+    learned = tokenizers.Tokenizer(tokenizers.models.BPE())
+    learned.normalizer = tokenizers.normalizers.Replace(" ", "\u2581")
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=1200,
+        special_tokens=["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))],
+        limit_alphabet=80,
+        show_progress=False,
+    )
+    learned.pre_tokenizer = tokenizers.pre_tokenizers.Split("\u2581", "merged_with_next")
+    learned.train_from_iterator([f" {line}" for line in LINES[::3]], trainer)
+    told = json.loads(learned.to_str())["model"]
+    model = tokenizers.models.BPE(
+        told["vocab"],
+        [tuple(merge) for merge in told["merges"]],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    inner = tokenizers.Tokenizer(model)
+    inner.add_special_tokens(["<unk>", "<s>", "</s>"])
+    normalizers, decoders = tokenizers.normalizers, tokenizers.decoders
+    if form == "prepended":
+        inner.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        )
+    else:
+        metaspace = tokenizers.pre_tokenizers.Metaspace
+        inner.pre_tokenizer = metaspace("\u2581", form, split=False)
+    strip = [] if form == "never" else [decoders.Strip(" ", 1, 0)]
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    return inner
+
+
+@pytest.mark.parametrize("form", ["prepended", "first", "never"])
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "LlamaTokenizerFast", "TokenizersBackend"])
+def test_the_blank_in_front_of_llamas_texts(tmp_path, form, told, name):
+    sentence_pieces(form).save(str(tmp_path / "tokenizer.json"))
+    settings = {"tokenizer_class": name, "add_prefix_space": told, "legacy": False}
+    # transformers takes a blank that a text begins with for the one in front of it.
+    lines = [line for line in LINES[:200] if line[:1] not in ("", " ", "\u2581")]
+    assert_ids_of_transformers(tmp_path, lines, tokenizer_config=settings)
+    theirs, ours = transformers_tokenizer(tmp_path), Tokenizer.from_folder(tmp_path)
+    for line in lines:
+        ids = ours.encode(line)
+        assert ours.decode(ids) == theirs.decode(ids) == line
+
+
+def test_a_rule_that_no_field_speaks_of_stays(smollm, tmp_path):
+    """SmolLM2's class is GPT-2's, but its digits are cut one by one."""
+    smollm.save_folder(tmp_path)
+    settings = {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    lines = [*LINES[:300], "x  12  34", "²  3"]
+    ours = Tokenizer.from_folder(tmp_path)
+    assert lists(ours.encode_many(lines)) == lists(smollm.encode_many(lines))
 
 
 # Vocabularies of other families, through a GGUF's metadata

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import io
-from . import vocabulary
+from . import overrides, vocabulary
 from .byte_pairs import BytePairs
 from .chat import Message, render
 
@@ -224,7 +224,9 @@ class Tokenizer:
         folder : path-like
             Holds a tokenizer.json, and beside it what there is of tokenizer_config.json,
             special_tokens_map.json, generation_config.json, config.json and chat_template.jinja:
-            they say which tokens begin and end a text, and how conversations are written.
+            they say which tokens begin and end a text, and how conversations are written. Where the
+            class is BERT's, GPT-2's or Llama's, what tokenizer_config.json says of lower case,
+            accents, Chinese characters and a blank in front rules over tokenizer.json.
 
         Returns
         -------
@@ -254,6 +256,7 @@ class Tokenizer:
         inner = _read(folder / "tokenizer.json")
         names = ("special_tokens_map", "tokenizer_config", "generation_config", "config")
         roles, settings, generation, config = (_Settings(folder / f"{n}.json") for n in names)
+        overrides.apply(_tokenizers(), inner, settings, config)
         tokens = {**roles.tokens(), **settings.tokens()}
         special = {name: token for name, token in tokens.items() if token is not None}
         inner.add_special_tokens(
@@ -270,13 +273,16 @@ class Tokenizer:
                 if ids:
                     special.setdefault(f"{name}_token", inner.id_to_token(ids[0]))
         add_bos = settings.get("add_bos_token", (bool,), "true or false")
+        # What the tokenizer itself puts around texts is all that transformers heeds, but it does so
+        # in none of the first folders of evergrad.
+        if inner.post_processor is not None or not settings.is_ours():
+            add_bos = None
         template = folder / "chat_template.jinja"
         made = cls(
             inner,
             special or None,
             ends=ends,
-            # What the tokenizer itself puts around texts goes before what is said of it.
-            add_bos=add_bos if inner.post_processor is None else None,
+            add_bos=add_bos,
             chat_template=template.read_text("utf-8")
             if template.exists()
             else settings.default_template(),
@@ -359,9 +365,8 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         self.save(folder / "tokenizer.json")
         settings = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
+            **_OURS,
             "add_bos_token": self.add_bos,
-            "clean_up_tokenization_spaces": False,
             **self._kept,
             **self._special,
         }
@@ -668,6 +673,9 @@ _ROLES = tuple(
     f"{name}_token" for name in ("bos", "eos", "unk", "pad", "sep", "cls", "mask", "eot", "eom")
 )
 
+#: What every one of ours says.
+_OURS = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+
 #: What else it says that changes what others make of texts.
 _KEPT = ("model_input_names", "model_max_length", "padding_side", "truncation_side")
 
@@ -697,6 +705,11 @@ class _Settings(io.JsonObject):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, optional=True)
+
+    def is_ours(self) -> bool:
+        """Whether this is a tokenizer_config.json as `save_folder` writes it, and no other does."""
+        told = {name: self.values.get(name) for name in _OURS}
+        return told == _OURS and "added_tokens_decoder" not in self.values
 
     def tokens(self) -> dict[str, str | None]:
         """Those with a role that are given, as texts or as objects that hold one."""
