@@ -328,11 +328,17 @@ def test_two_words_on_rope(rope, tmp_path):
 ABSENT = "absent"
 
 
+def without_absent(told: Any) -> Any:
+    if not isinstance(told, dict):
+        return told
+    return {name: without_absent(value) for name, value in told.items() if value != ABSENT}
+
+
 def with_settings(module: Any, settings: dict[str, Any], folder: Any) -> tuple[Any, Any]:
     """What transformers and we make of a model whose config.json was edited."""
     module.float().save_pretrained(folder)
     told = json.loads((folder / "config.json").read_text()) | settings
-    told = {name: value for name, value in told.items() if value != ABSENT}
+    told = without_absent(told)
     (folder / "config.json").write_text(json.dumps(told))
     return type(module).from_pretrained(folder).eval(), models.load(folder)
 
@@ -356,6 +362,13 @@ TIED = [
         ("t5", {"num_heads": 4, "num_attention_heads": 2, "d_kv": 3, "head_dim": 6}),
         ("t5", {"d_model": 4, "hidden_size": 16, "num_layers": 1, "num_hidden_layers": 2}),
         ("t5", {"num_layers": 3, "num_hidden_layers": 2, "num_decoder_layers": None}),
+        # What is not told, or null, has a default.
+        ("llama", {"attention_dropout": None, "num_key_value_heads": 2, "per_layer_config": {}}),
+        ("llama", {"rope_parameters": {**LLAMA_3, "original_max_position_embeddings": ABSENT}}),
+        ("llama", {"rope_parameters": {**YARN, "factor": None}}),
+        ("gpt2", {"activation_function": "gelu_accurate"}),
+        ("gpt2", {"activation_function": "gelu_python_tanh"}),
+        ("bert", {"hidden_act": "gelu_python"}),
         # An odd table is used up to its last row.
         ("t5 9", {"relative_attention_num_buckets": 9}),
         ("t5 9", {"relative_attention_num_buckets": 9, "relative_attention_max_distance": 6}),
@@ -415,6 +428,11 @@ def test_a_head_written_twice_stays_tied(name):
     ("name", "settings", "message"),
     [
         ("llama", {"is_causal": False}, "is_causal=False is not supported"),
+        (
+            "llama",
+            {"per_layer_config": {"0": {"intermediate_size": 8}}},
+            r"per_layer_config=.* is not supported, only \{\}",
+        ),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 0}}, "factor must be"),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": "2"}}, "factor must be"),
         ("llama", {"rope_parameters": {"rope_theta": 0.0}}, "theta must be a number above 1"),

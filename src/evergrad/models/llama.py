@@ -135,7 +135,14 @@ class LlamaConfig:
         length = "original_max_position_embeddings"
         if kind in ("llama3", "yarn") and settings.get(length) is not None:
             rope[length] = settings[length]
+        if kind == "llama3":
+            rope.setdefault(length, settings.get("max_position_embeddings", LlamaConfig.context))
+        if kind == "yarn" and "factor" in rope and rope["factor"] is None:
+            context = settings.get("max_position_embeddings", LlamaConfig.context)
+            rope["factor"] = context / (rope.get(length) or context)
         ours = from_settings({**settings, **rope}, CONFIG_NAMES, FIXED_SETTINGS)
+        if ours.get("attention_dropout", 0.0) is None:  # none, as in transformers
+            del ours["attention_dropout"]
         if theta is not None:
             ours["rope_theta"] = theta
         if has_own_head(tensors, "model.embed_tokens.weight", "model."):

@@ -14,8 +14,14 @@ SYNONYMS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_python": "gelu",
     "swish": "silu",
 }
+
+#: What no family has: in its words, layers that differ from one another.
+FIXED: dict[str, Any] = {"per_layer_config": {}}
 
 #: Fields of every configuration.
 SPECIAL_TOKENS = {
@@ -51,7 +57,7 @@ def from_settings(
     ValueError
         When a setting is not what `fixed` says: it asks for a variant that is not supported.
     """
-    for name, value in fixed.items():
+    for name, value in {**FIXED, **fixed}.items():
         if settings.get(name) not in (None, value):
             raise ValueError(f"{name}={settings[name]!r} is not supported, only {value!r}")
     aliases = aliases or {}
