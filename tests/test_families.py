@@ -16,6 +16,7 @@ import pytest
 
 import evergrad
 from evergrad import models, nn
+from evergrad.io import CorruptFileError
 from evergrad.text import Batch
 from op_support import SEED
 
@@ -337,10 +338,14 @@ def without_absent(told: Any) -> Any:
 def with_settings(module: Any, settings: dict[str, Any], folder: Any) -> tuple[Any, Any]:
     """What transformers and we make of a model whose config.json was edited."""
     module.float().save_pretrained(folder)
+    return with_config(folder, type(module), settings)
+
+
+def with_config(folder: Any, kind: Any, settings: dict[str, Any]) -> tuple[Any, Any]:
     told = json.loads((folder / "config.json").read_text()) | settings
     told = without_absent(told)
     (folder / "config.json").write_text(json.dumps(told))
-    return type(module).from_pretrained(folder).eval(), models.load(folder)
+    return kind.from_pretrained(folder).eval(), models.load(folder)
 
 
 TIED = [
@@ -386,6 +391,41 @@ def test_settings_mean_what_they_mean_to_transformers(name, settings, tmp_path):
     again = type(theirs).from_pretrained(tmp_path / "ours").eval()
     assert error(theirs_on(again, batch, torch.float64).logits, exact) < 1e-12
     assert models.load(tmp_path / "ours").config == model.config
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("told", "of_generation"), [(None, 1), (0, [1, 2]), ([2, 0], [1, -1]), ([1, 2], ABSENT), (2, 0)]
+)
+def test_what_ends_a_text_is_what_generation_config_says(name, told, of_generation, tmp_path):
+    module, ids = drawn(FAMILIES[name]()), np.arange(1, 5)  # 0 fills up
+    free = module.generate(torch.tensor(ids[None]), max_new_tokens=12, do_sample=False)[0].tolist()
+    candidates = [*dict.fromkeys(free[6:]), VOCAB - 1, VOCAB - 2]  # the first are met
+
+    def tokens(of: Any) -> Any:
+        if isinstance(of, list):
+            return [tokens(each) for each in of]
+        return candidates[of] if isinstance(of, int) and of >= 0 else of
+
+    module.save_pretrained(tmp_path)
+    path = tmp_path / "generation_config.json"
+    path.unlink()
+    if of_generation != ABSENT:
+        path.write_text(json.dumps({"eos_token_id": tokens(of_generation)}))
+    theirs, model = with_config(tmp_path, type(module), {"eos_token_id": tokens(told)})
+    expected = theirs.generate(torch.tensor(ids[None]), max_new_tokens=12, do_sample=False)[0]
+    ends = tokens(told if of_generation == ABSENT else of_generation)
+    last = expected[-1].item() in (ends if isinstance(ends, list) else [ends])
+    assert last, "something has to end it"
+    assert model.generate(ids, 12).tolist() == expected[:-1].tolist()
+
+
+@pytest.mark.parametrize("ends", ["x", [0, "x"], 1.5, True])
+def test_ends_of_a_wrong_type_are_named(ends, tmp_path):
+    gpt2().save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    with pytest.raises(CorruptFileError, match="eos_token_id must be an integer or a list of them"):
+        models.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,9 @@ def load(folder: str | Path) -> Any:
     Parameters
     ----------
     folder : path
-        Holds config.json, and model.safetensors or the shards of its index. What an
-        encoder-decoder's answers begin with may stand in a generation_config.json instead.
+        Holds config.json, and model.safetensors or the shards of its index. Of a
+        generation_config.json, which tokens end a text goes before what config.json says, as in
+        transformers; and what an encoder-decoder's answers begin with, where that says nothing.
 
     Returns
     -------
@@ -84,16 +85,32 @@ def load(folder: str | Path) -> Any:
     settings = io.read_json(folder / "config.json")
     try:
         _kind(settings)
+        told = _of_generation(folder)
         start = "decoder_start_token_id"
-        if settings.get("is_encoder_decoder") and settings.get(start) is None:
-            told = io.JsonObject(folder / "generation_config.json", optional=True)
-            if (token := told.get(start, (int,), "an integer")) is not None:
-                settings[start] = token
-        return build(settings, io.read_weights(folder))
+        if not settings.get("is_encoder_decoder") or settings.get(start) is not None:
+            told.pop(start, None)
+        return build(settings | told, io.read_weights(folder))
     except io.CorruptFileError:
         raise
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+
+
+def _of_generation(folder: Path) -> dict[str, Any]:
+    """What generation_config.json, if there is one, says in the place of config.json."""
+    told = io.JsonObject(folder / "generation_config.json", optional=True)
+    found: dict[str, Any] = {}
+    name = "decoder_start_token_id"
+    if (token := told.get(name, (int,), "an integer")) is not None:
+        found[name] = token
+    name, expected = "eos_token_id", "an integer or a list of them"
+    given = told.get(name, (int, list), expected)
+    ends = [given] if type(given) is int else given or []
+    if any(type(each) is not int for each in ends):
+        raise told.error(name, expected)
+    if ends := [each for each in ends if each >= 0]:  # some files say -1 where there is none
+        found[name] = ends[0] if len(ends) == 1 else ends
+    return found
 
 
 def build(settings: Mapping[str, Any], tensors: Mapping[str, Any], few_bits: bool = True) -> Any:
