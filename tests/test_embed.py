@@ -199,6 +199,8 @@ def test_lower_case_where_the_folder_asks_for_it(folder, tmp_path, embedder):
     settings = json.loads(tokenizer.read_text())
     settings["normalizer"]["lowercase"] = False
     tokenizer.write_text(json.dumps(settings))
+    beside = other / "tokenizer_config.json"
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | {"do_lower_case": False}))
     given = ["A Text in CAPITALS"]
     cased = Embedder.from_pretrained(other)
     assert np.abs(cased.encode(given) - embedder.encode(given)).max() > 0.01

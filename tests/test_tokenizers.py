@@ -414,6 +414,9 @@ def test_texts_are_any_iterable_but_a_string(minilm):
         ("tokenizer_config", {"eos_token": {"text": "a"}}, "a token, is {'text': 'a'}"),
         ("tokenizer_config", {"add_bos_token": "no"}, "true or false, is 'no'"),
         ("tokenizer_config", {"tokenizer_class": 5}, "the name of a class, is 5"),
+        ("tokenizer_config", {"added_tokens_decoder": {"0": "a"}}, "tokens by their ids, is"),
+        ("tokenizer_config", {"extra_special_tokens": [5]}, r"a list of tokens, is \[5\]"),
+        ("special_tokens_map", {"additional_special_tokens": "a"}, "a list of tokens, is 'a'"),
         ("tokenizer_config", {"truncation_side": "up"}, '"left" or "right", is \'up\''),
         ("tokenizer_config", {"chat_template": 5}, "a text, or a list"),
         ("tokenizer_config", {"chat_template": [{"name": "default"}]}, "a text, or a list"),
@@ -712,6 +715,54 @@ def test_the_blank_in_front_of_llamas_texts(tmp_path, form, told, name):
     for line in lines:
         ids = ours.encode(line)
         assert ours.decode(ids) == theirs.decode(ids) == line
+
+
+def flagged(content, **flags):
+    """A token as transformers writes it."""
+    names = ("lstrip", "rstrip", "single_word", "normalized", "special")
+    return {"content": content, **dict.fromkeys(names, False), **flags}
+
+
+@pytest.mark.parametrize(
+    ("settings", "older"),
+    [
+        ({"additional_special_tokens": ["\u0120the", "<end>"]}, {}),
+        ({"extra_special_tokens": ["\u0120the"]}, {}),
+        ({"extra_special_tokens": {"word_token": "\u0120the"}}, {}),
+        ({}, {"additional_special_tokens": ["\u0120the", "<end>"]}),
+        ({"added_tokens_decoder": {}}, {"additional_special_tokens": ["\u0120the"]}),
+        ({"added_tokens_decoder": {"end": flagged("<end>", lstrip=True, special=True)}}, {}),
+        ({"added_tokens_decoder": {"end": flagged("<end>", rstrip=True)}}, {}),
+        ({"added_tokens_decoder": {"in": flagged("in", single_word=True)}}, {}),
+        (
+            {
+                "added_tokens_decoder": {"in": flagged("in", single_word=True)},
+                "additional_special_tokens": ["in", "\u0120the"],
+            },
+            {},
+        ),
+    ],
+)
+def test_tokens_are_found_as_the_files_beside_say(tmp_path, settings, older):
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.add_special_tokens(["<end>"])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"} | settings
+    if "added_tokens_decoder" in settings:
+        added = settings["added_tokens_decoder"].values()
+        by_id = {str(inner.token_to_id(each["content"])): each for each in added}
+        settings["added_tokens_decoder"] = by_id
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(older))
+    texts = ["in the line in\u0120the  <end>  in inside <end>.", *LINES[:100]]
+    ours, theirs = Tokenizer.from_folder(tmp_path), transformers_tokenizer(tmp_path)
+    ids = theirs(texts, add_special_tokens=False)["input_ids"]
+    assert lists(ours.encode_many(texts, parse_special=True)) == ids
+    assert ours.vocab_size == len(theirs)
+    ours.save_folder(tmp_path / "again")
+    again = Tokenizer.from_folder(tmp_path / "again")
+    assert lists(again.encode_many(texts, parse_special=True)) == ids
 
 
 def test_a_rule_that_no_field_speaks_of_stays(smollm, tmp_path):

@@ -15,9 +15,10 @@ from typing import Any
 from .. import io
 from .vocabulary import add_around
 
-__all__ = ["apply"]
+__all__ = ["apply", "mark"]
 
 _SPACE = "\u2581"
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def apply(package: ModuleType, inner: Any, settings: io.JsonObject, config: io.JsonObject) -> None:
@@ -47,6 +48,53 @@ def apply(package: ModuleType, inner: Any, settings: io.JsonObject, config: io.J
     kind = _KINDS.get(name.removesuffix("Fast"))
     if kind is not None:
         kind(package, inner, settings)
+
+
+def mark(package: ModuleType, inner: Any, settings: io.JsonObject, older: io.JsonObject) -> None:
+    """Let tokens be found in texts, and be special, as files beside a tokenizer.json say.
+
+    Tokens that it does not have are not made: the model has no rows for them.
+
+    Parameters
+    ----------
+    package, inner, settings
+        As for `apply`.
+    older : JsonObject
+        special_tokens_map.json, which speaks where tokenizer_config.json lists no added tokens.
+
+    Raises
+    ------
+    CorruptFileError
+        If a list of tokens is something else.
+    """
+    name = "added_tokens_decoder"
+    listed = settings.get(name, (dict,), "an object of tokens by their ids")
+    found = []
+    for each in (listed or {}).values():
+        if not isinstance(each, dict) or not isinstance(each.get("content"), str):
+            raise settings.error(name, "an object of tokens by their ids")
+        flags = {flag: each[flag] for flag in _FLAGS if type(each.get(flag)) is bool}
+        found.append(package.AddedToken(each["content"], **flags))
+    for file in (settings,) if listed is not None else (settings, older):
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            tokens = file.get(name, (list, dict), "a list of tokens") or []
+            for each in tokens.values() if isinstance(tokens, dict) else tokens:
+                text = each.get("content") if isinstance(each, dict) else each
+                if not isinstance(text, str):
+                    raise file.error(name, "a list of tokens")
+                if not any(token.content == text for token in found):
+                    found.append(package.AddedToken(text, special=True))
+    already = {token.content for token in inner.get_added_tokens_decoder().values()}
+    # Without flags of their own, those that are found already stay as they are.
+    given = len(listed or {})
+    inner.add_tokens(
+        [
+            token
+            for at, token in enumerate(found)
+            if inner.token_to_id(token.content) is not None
+            and (at < given or token.content not in already)
+        ]
+    )
 
 
 def _flag(settings: io.JsonObject, name: str, otherwise: bool | None) -> bool | None:

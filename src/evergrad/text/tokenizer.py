@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import io
-from . import overrides, vocabulary
+from . import vocabulary
 from .byte_pairs import BytePairs
 from .chat import Message, render
 
@@ -251,12 +251,15 @@ class Tokenizer:
         ...     Tokenizer.from_folder(folder).eos
         0
         """
+        from . import overrides  # a GGUF file needs none
+
         folder = Path(folder)
         _check_present(folder)
         inner = _read(folder / "tokenizer.json")
         names = ("special_tokens_map", "tokenizer_config", "generation_config", "config")
         roles, settings, generation, config = (_Settings(folder / f"{n}.json") for n in names)
         overrides.apply(_tokenizers(), inner, settings, config)
+        overrides.mark(_tokenizers(), inner, settings, roles)
         tokens = {**roles.tokens(), **settings.tokens()}
         special = {name: token for name, token in tokens.items() if token is not None}
         inner.add_special_tokens(
