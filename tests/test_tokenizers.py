@@ -310,6 +310,19 @@ def test_the_tokenizer_itself_says_what_begins_texts(tmp_path, told):
         assert Tokenizer.from_folder(tmp_path).prompt("a b").tolist() == theirs("a b")["input_ids"]
 
 
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "GPT2Tokenizer", None])
+def test_no_roles_are_no_beginning(tmp_path, name):
+    own = Tokenizer.train(LINES, vocab_size=400)
+    own._inner.post_processor = None
+    own.save(tmp_path / "tokenizer.json")
+    settings = {"tokenizer_class": name, "add_prefix_space": False}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    ours = Tokenizer.from_folder(tmp_path)
+    assert (ours.bos, ours.eos, ours.eot, ours.add_bos) == (0, 0, 0, False)
+    assert ours.prompt("a b").tolist() == transformers_tokenizer(tmp_path)("a b")["input_ids"]
+    assert ours.prompt("").tolist() == [0]
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_our_first_folders_begin_texts_as_they_did(tmp_path, told):
     """They said so beside the tokenizer alone; what is saved of them says it in both places."""

@@ -19,6 +19,7 @@ from .byte_pairs import BytePairs
 from .chat import Message, render
 
 END_OF_TEXT = "<|endoftext|>"
+_END_ROLES = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
 _BYTES = 256
 _HEX = "0123456789ABCDEFabcdef"
 #: What is encoded by a piece of a vocabulary: so many times texts of so many characters. Beyond it,
@@ -94,7 +95,7 @@ class Tokenizer:
         inner.no_truncation()
         if special is None and inner.token_to_id(END_OF_TEXT) is not None:
             # As evergrad trains: the one special token stands in front of every document.
-            special, add_bos = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}, True
+            special, add_bos = _END_ROLES, True
         known = {
             name: token
             for name, token in (special or {}).items()
@@ -280,6 +281,10 @@ class Tokenizer:
         # in none of the first folders of evergrad.
         if inner.post_processor is not None or not settings.is_ours():
             add_bos = None
+            if not special and settings.values:
+                special = dict(
+                    _END_ROLES
+                )  # as ours have them, but it begins texts where told alone
         template = folder / "chat_template.jinja"
         made = cls(
             inner,
