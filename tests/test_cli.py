@@ -822,6 +822,15 @@ def test_a_first_version_leaves_no_unfinished_ones(texts, tmp_path, settings):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "current", "versions"]
 
 
+def test_a_first_version_leaves_what_is_not_its_store_s(texts, tmp_path):
+    novel = tmp_path / "unfinished" / "novel.txt"
+    novel.parent.mkdir()
+    novel.write_text("mine")
+    run = evergrad("train", texts / "prose.txt", "--store", tmp_path, *SMALL, "--steps", 1)
+    assert run.returncode == 0, run.stderr
+    assert novel.read_text() == "mine"
+
+
 def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     run = evergrad("demo", "--out", tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,8 @@ from ._verb import verb
 
 _MODEL = "Model"
 
+#: Of the names of runs that are not finished, in hexadecimal digits.
+_DIGITS = 12
 
 EXAMPLES = (
     "evergrad train cpython-prose --store run --seconds 60",
@@ -159,8 +162,7 @@ def train(
         checkpoint=checkpoint,
         resume=resume,
     )
-    if unfinished.is_dir():  # those of other commands, too: a store has one first version
-        io.remove_folder(unfinished)
+    _forget(unfinished)
     if as_json:
         print_json({**report.to_dict(), "history": None, "store": str(store)})
     else:
@@ -170,4 +172,15 @@ def train(
 def _digest(shape: dict[str, object], domain: training.EncodedDomain) -> str:
     """The same for the same model and text: what makes a checkpoint fit to be resumed."""
     content = json.dumps(shape, sort_keys=True).encode() + domain.train_ids.tobytes()
-    return hashlib.sha256(content).hexdigest()[:12]
+    return hashlib.sha256(content).hexdigest()[:_DIGITS]
+
+
+def _forget(unfinished: Path) -> None:
+    """Remove the checkpoints of all commands: a store has one first version.
+
+    Nothing else, as a store may lie in a folder where somebody keeps what he has not finished.
+    """
+    for run in unfinished.glob("[0-9a-f]" * _DIGITS):
+        io.remove_folder(run)
+    with suppress(OSError):
+        unfinished.rmdir()
