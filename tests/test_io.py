@@ -165,6 +165,20 @@ def test_leftovers_of_a_reused_pid_and_of_another_machine(tmp_path):
         assert [p.name for p in io.clean_leftovers(tmp_path)] == [".".join(reused)]
 
 
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs Linux's namespaces")
+def test_leftovers_of_another_container_stay(tmp_path, monkeypatch):
+    """With this one's name, and processes that are not seen from here."""
+    fields = atomic._temporary_name().split(".")
+    monkeypatch.setattr(os, "readlink", lambda path: "pid:[1]")
+    other = atomic._temporary_name().split(".")
+    for each in (fields, other):
+        each[3] = "4194305"  # above the largest pid there is
+        (tmp_path / ".".join(each)).touch()
+    monkeypatch.undo()
+    io.write_atomic(tmp_path / "a", b"a")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", ".".join(other)}
+
+
 def test_clean_leftovers_of_a_missing_root(tmp_path):
     assert io.clean_leftovers(tmp_path / "nothing") == []
 

@@ -257,7 +257,14 @@ def _temporary_name() -> str:
 
 
 def _host() -> str:
-    return f"{zlib.crc32(platform.node().encode()):08x}"
+    """Of the machine, and on it of those who know each other's processes by the same numbers.
+
+    Containers may have a name and a folder in common, and each a process 1 of its own.
+    """
+    name = platform.node()
+    with suppress(OSError):
+        name += os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(name.encode()):08x}"
 
 
 def _process_start(pid: int) -> str:
