@@ -90,15 +90,13 @@ def picture(path: Path | None) -> Path | None:
         return None
     if path.suffix.lower() not in PICTURES:
         raise typer.BadParameter(f"expected a name that ends in .png, .svg or .pdf, got {path}")
-    import tempfile
-
     is_new = not (path.exists() or path.is_symlink())
     try:
         path.open("ab").close()
         if is_new:
             path.unlink()
         # It is drawn beside, and takes the name then.
-        tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))).close()
+        TemporaryFile(dir=os.path.dirname(os.path.realpath(path))).close()
     except OSError as error:
         raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from error
     _expect_matplotlib()
