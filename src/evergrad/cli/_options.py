@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -95,8 +94,7 @@ def picture(path: Path | None) -> Path | None:
         path.open("ab").close()
         if is_new:
             path.unlink()
-        # It is drawn beside, and takes the name then.
-        TemporaryFile(dir=os.path.dirname(os.path.realpath(path))).close()
+        _try_folder(os.path.dirname(os.path.realpath(path)))  # drawn there, it takes the name then
     except OSError as error:
         raise typer.BadParameter(f"cannot write {path}: {error.strerror}") from error
     _expect_matplotlib()
@@ -110,7 +108,7 @@ def folder_of_pictures(path: Path | None) -> Path | None:
     made = [each for each in (path, *path.parents) if not each.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=path).close()
+        _try_folder(path)
     except OSError as error:
         raise typer.BadParameter(f"cannot write into {path}: {error.strerror}") from error
     finally:
@@ -119,6 +117,12 @@ def folder_of_pictures(path: Path | None) -> Path | None:
                 each.rmdir()
     _expect_matplotlib()
     return path
+
+
+def _try_folder(path: str | os.PathLike[str]) -> None:
+    from tempfile import TemporaryFile  # no other command has to wait for it
+
+    TemporaryFile(dir=path).close()
 
 
 def _expect_matplotlib() -> None:
