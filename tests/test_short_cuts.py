@@ -75,6 +75,7 @@ def test_plain_refuses_what_is_no_question(arguments):
 
 
 QKV = np.zeros((5, 6, 4), np.float32)  # tokens, heads of queries, keys and values, head_dim
+TEXTS = np.zeros((3, 5, 3, 2, 4), np.float32)
 Q, K, V = QKV[:, :2], QKV[:, 2:4], QKV[:, 4:]
 
 
@@ -92,7 +93,13 @@ Q, K, V = QKV[:, :2], QKV[:, 2:4], QKV[:, 4:]
         (True, (1, QKV[0], None, QKV[1:], None)),
         (True, (0, np.broadcast_to(X[:1], (4, 6)), None)),
         (True, (0, _read_only(X.copy()), None)),
-        (False, (1, QKV[..., :1], None, QKV[..., 1:2], None)),  # apart, but more than a glance
+        (True, (1, QKV[..., :1], None, QKV[..., 1:2], None)),
+        (True, (1, TEXTS[:, :, 0], None, TEXTS[:, :, 1], None)),  # of each token of each text
+        (True, (2, TEXTS[:, :, 1], None, TEXTS[:, :, 0], None, TEXTS[:, :, 2], None)),
+        (True, (1, TEXTS[1:, :, 0], None, TEXTS[:2, :, 2], None)),
+        (False, (1, TEXTS[:, :, :2], None, TEXTS[:, :, 1], None)),
+        (False, (1, TEXTS[:, 1:, 1], None, TEXTS[:, :, 1:], None)),
+        (False, (1, QKV[:3, :, :2], None, QKV[1:, ::2, 2:], None)),  # apart, but more than a glance
         (False, (1, QKV[:, :3], None, K, None)),
         (False, (1, Q, None, QKV[:, 1:3], None)),
         (False, (1, QKV[:4, 1:5], None, V[1:], None)),

@@ -41,43 +41,63 @@ std::size_t elements(const Proxy* x) {
   return n;
 }
 
-// The bytes that an array lies within, [first, last), and how it lies there: `inner` bytes, again
-// at every `period` (0: all of it is one piece).
+// How an array lies within its bytes: `inner` of them, again at every `period`.
+struct Pieces {
+  Py_ssize_t period, inner;
+};
+
+// The shortest period that leaves gaps between the pieces; false where there is none.
+bool pieces_of(const Proxy* x, Py_ssize_t itemsize, Pieces* pieces) {
+  pieces->period = 0;
+  for (int i = 0; i < x->nd; ++i) {
+    const Py_ssize_t period = x->dimensions[i] > 1 ? x->strides[i] : 0;
+    if (period <= 0 || (pieces->period > 0 && period >= pieces->period)) continue;
+    Py_ssize_t inner = itemsize;
+    for (int j = 0; j < x->nd; ++j) {
+      const Py_ssize_t reach = (x->dimensions[j] - 1) * x->strides[j];
+      if (reach < 0) return false;
+      if (reach > 0 && x->strides[j] % period != 0) inner += reach;
+    }
+    if (inner < period) *pieces = {period, inner};
+  }
+  return pieces->period > 0;
+}
+
+// The bytes that an array lies within: [first, last).
 struct Span {
   const char *first, *last;
-  Py_ssize_t period = 0, inner = 0;
+  const Proxy* array;
+  Py_ssize_t itemsize;
 
   // False where no element is shared; true where that takes more than a glance, too.
   bool meets(const Span& other) const {
     if (first >= other.last || other.first >= last) return false;
-    if (period == 0 || period != other.period) return true;
     // Slices of one array, such as the heads of queries and of keys: between two pieces of the one
     // there is room for a piece of the other, in every period.
-    Py_ssize_t behind = (other.first - first) % period;
-    if (behind < 0) behind += period;
-    return behind < inner || behind + other.inner > period;
+    Pieces mine, others;
+    if (!pieces_of(array, itemsize, &mine) || !pieces_of(other.array, other.itemsize, &others) ||
+        mine.period != others.period)
+      return true;
+    Py_ssize_t behind = (other.first - first) % mine.period;
+    if (behind < 0) behind += mine.period;
+    return behind < mine.inner || behind + others.inner > mine.period;
   }
 };
 
 // Of a C-contiguous array of floats.
-Span span_of(const Proxy* x) { return {x->data, x->data + elements(x) * sizeof(float)}; }
+Span span_of(const Proxy* x) {
+  return {x->data, x->data + elements(x) * sizeof(float), x, sizeof(float)};
+}
 
 // Of an array with any strides.
 Span strided_span_of(const Proxy* x, Py_ssize_t itemsize) {
-  if (elements(x) == 0) return {x->data, x->data};
-  Span span{x->data, x->data + itemsize};
-  bool rises = true;
+  Span span{x->data, x->data, x, itemsize};
+  if (elements(x) == 0) return span;
+  span.last += itemsize;
   for (int i = 0; i < x->nd; ++i) {
-    const Py_ssize_t stride = x->strides[i], reach = (x->dimensions[i] - 1) * stride;
+    const Py_ssize_t reach = (x->dimensions[i] - 1) * x->strides[i];
     (reach < 0 ? span.first : span.last) += reach;
-    rises = rises && reach >= 0;
-    if (reach > 0 && stride > span.period) {
-      span.period = stride;
-      span.inner = reach;
-    }
   }
-  span.inner = span.last - span.first - span.inner;
-  if (!rises) span.period = 0;
   return span;
 }
 
@@ -172,7 +192,7 @@ bool matrix_span(const Proxy* x, Span* span) {
   const Py_ssize_t row = x->strides[0], column = x->strides[1];
   if (rows < 1 || columns < 1 || row < 0 || column < 0 || (row != size && column != size))
     return false;
-  *span = {x->data, x->data + (rows - 1) * row + (columns - 1) * column + size};
+  *span = {x->data, x->data + (rows - 1) * row + (columns - 1) * column + size, x, size};
   return true;
 }
 
