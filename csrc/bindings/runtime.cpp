@@ -32,7 +32,7 @@ void register_runtime(py::module_& m) {
   m.def("get_num_threads", &evergrad_get_num_threads);
   m.def("set_num_threads", &evergrad_set_num_threads, py::arg("n"));
   m.def("is_forked_child", &is_forked_child,
-        "True in a forked child, where loops run on one thread.");
+        "True in a forked child that may lack OpenMP's threads, where loops run on one.");
   m.def(
       "empty", [](const Shape& shape) { return empty(shape); }, py::arg("shape"),
       "An uninitialised float32 array from the pool.");

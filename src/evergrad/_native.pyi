@@ -128,7 +128,7 @@ def grad_norm(grad: numpy.ndarray) -> float:
     ...
 def is_forked_child() -> bool:
     """
-    True in a forked child, where loops run on one thread.
+    True in a forked child that may lack OpenMP's threads, where loops run on one.
     """
 def layer_norm(x: numpy.ndarray, residual: numpy.ndarray | None, weight: numpy.ndarray | None, bias: numpy.ndarray | None, eps: typing.SupportsFloat | typing.SupportsIndex, total: numpy.ndarray | None, out: numpy.ndarray | None) -> tuple[numpy.ndarray, numpy.ndarray | None, numpy.ndarray, numpy.ndarray]:
     ...

@@ -299,7 +299,9 @@ def show_config() -> dict[str, Any]:
         if _native.get_isa() != best:
             notes.append(f"capped at {_native.get_isa()}; this CPU has {best}")
         if _native.is_forked_child():
-            notes.append("forked child of a process that used threads: one thread only")
+            notes.append(
+                "forked child of a process that used OpenMP, or loaded what may have: one thread only"
+            )
     fallen = [op for op, source in active.resolved.items() if source != active.name]
     if fallen:
         notes.append(f"falling back to the reference: {', '.join(fallen)}")
