@@ -300,7 +300,7 @@ def show_config() -> dict[str, Any]:
             notes.append(f"capped at {_native.get_isa()}; this CPU has {best}")
         if _native.is_forked_child():
             notes.append(
-                "forked child of a process that used OpenMP, or loaded what may have: one thread only"
+                "forked child of a process that used OpenMP, or loaded what may: one thread only"
             )
     fallen = [op for op, source in active.resolved.items() if source != active.name]
     if fallen:
