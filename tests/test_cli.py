@@ -597,6 +597,12 @@ def test_a_store_among_the_texts_is_none_of_them(store, texts, tmp_path, monkeyp
             step.mkdir(parents=True)
             (step / "state.json").write_text("{}\n" * 2000)
     assert {pattern: _texts.resolve(pattern) for pattern in before} == before
+    for each in ("versions", "unfinished"):
+        (tmp_path / each).mkdir(exist_ok=True)
+        (tmp_path / each / "mine.txt").write_text("My own text.\n" * 200)
+    with_mine = _texts.resolve(".")
+    shutil.copytree(store, tmp_path, dirs_exist_ok=True)
+    assert _texts.resolve(".") == with_mine, "a store in the same folder"
     shutil.copytree(store, tmp_path / "store")
     report = tmp_path / "store" / "versions" / "0001" / "report.json"
     assert _texts.read(str(report)) == [report.read_text("utf-8")], "asked for by its name"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import glob
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,12 @@ BUILTIN = {"cpython-prose": datasets.cpython_prose, "cpython-code": datasets.cpy
 #: Text without blank lines is cut at a line break once a part has this many characters, and a line
 #: that is longer still at a blank.
 LONGEST_PART = 4000
+
+#: What an unfinished run of `evergrad train` is called in its store, as a pattern.
+RUN = "[0-9a-f]" * 12
+
+#: What a store writes; a text may lie beside it, in a folder of one of these names.
+_WRITTEN = re.compile(rf"(?:^|/)(?:current\Z|versions/\d{{4,}}(?=/)|unfinished/{RUN}(?=/))")
 
 
 def resolve(name: str) -> datasets.Domain:
@@ -104,12 +111,8 @@ def _read(path: Path) -> str | None:
 
 def _of_a_store(file: Path, is_store: Callable[[Path], bool]) -> bool:
     """Whether a store wrote it: a version's report, say, or a checkpoint's state."""
-    below = file
-    for folder in file.parents:
-        if below.name in ("versions", "unfinished", "current") and is_store(folder):
-            return True
-        below = folder
-    return False
+    path = file.as_posix()
+    return any(is_store(Path(path[: found.start()])) for found in _WRITTEN.finditer(path))
 
 
 def _is_store(folder: Path) -> bool:

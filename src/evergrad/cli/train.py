@@ -18,13 +18,10 @@ from . import _options as options
 from ._output import JsonOption, print_json
 from ._screen import note
 from ._show import show_report
-from ._texts import resolve
+from ._texts import RUN, resolve
 from ._verb import verb
 
 _MODEL = "Model"
-
-#: Of the names of runs that are not finished, in hexadecimal digits.
-_DIGITS = 12
 
 EXAMPLES = (
     "evergrad train cpython-prose --store run --seconds 60",
@@ -172,7 +169,7 @@ def train(
 def _digest(shape: dict[str, object], domain: training.EncodedDomain) -> str:
     """The same for the same model and text: what makes a checkpoint fit to be resumed."""
     content = json.dumps(shape, sort_keys=True).encode() + domain.train_ids.tobytes()
-    return hashlib.sha256(content).hexdigest()[:_DIGITS]
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _forget(unfinished: Path) -> None:
@@ -180,7 +177,7 @@ def _forget(unfinished: Path) -> None:
 
     Nothing else, as a store may lie in a folder where somebody keeps what he has not finished.
     """
-    for run in unfinished.glob("[0-9a-f]" * _DIGITS):
+    for run in unfinished.glob(RUN):
         io.remove_folder(run)
     with suppress(OSError):
         unfinished.rmdir()
