@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CC, CXX = os.environ.get("CC", "gcc"), os.environ.get("CXX", "g++")
+CSRC = ROOT / "csrc"
 OBJECTS = ROOT / "build" / f"objects-{sys.implementation.cache_tag}-{Path(CXX).name}" / "csrc"
-STRICT = ["-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{ROOT / 'csrc' / 'include'}"]
+STRICT = ["-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{CSRC / 'include'}"]
 
 
 @pytest.mark.parametrize("standard", ["c99", "c11", "c++11", "c++17"])
@@ -33,11 +34,13 @@ def test_a_c_program(tmp_path: Path) -> None:
     for program in (CC, CXX):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    objects = [str(o) for room in ("runtime", "ops", "isa") for o in (OBJECTS / room).glob("*.o")]
+    sources = [s for room in ("runtime", "ops", "isa") for s in (CSRC / room).glob("*.cpp")]
+    objects = [OBJECTS / source.relative_to(CSRC).with_suffix(".o") for source in sources]
+    objects = [str(path) for path in objects if path.exists()]  # there are ISAs of other processors
     if not objects:
         pytest.skip(f"the native module was not built here with {CXX}")
     unit, program = str(tmp_path / "check.o"), str(tmp_path / "check")
-    source = str(ROOT / "csrc" / "tests" / "capi_check.c")
+    source = str(CSRC / "tests" / "capi_check.c")
     subprocess.run([CC, "-std=c11", *STRICT, "-c", source, "-o", unit], check=True)
     subprocess.run([CXX, "-fopenmp", unit, *objects, "-o", program], check=True)
     child = subprocess.run([program], capture_output=True, text=True, timeout=60)
