@@ -691,7 +691,7 @@ def test_rejection_has_its_own_exit_code_and_rollback_goes_back(store, texts, tm
         (["adapt", "{texts}/code"], 1, "no versions here"),
         (["versions"], 1, "no versions here"),
         (["rollback"], 1, "no versions here"),
-        (["rollback", "--to", "2"], 1, "no version 2 (there are: none)"),
+        (["rollback", "--to", "2"], 1, "no versions here"),
         (["generate"], 1, "no versions here"),
         (["generate", "--model", "{texts}/missing"], 1, "no such file or folder"),
         (["generate", "--model", "{texts}"], 1, "expected config.json"),
