@@ -778,6 +778,38 @@ def test_tokens_are_found_as_the_files_beside_say(tmp_path, settings, older):
     assert lists(again.encode_many(texts, parse_special=True)) == ids
 
 
+@pytest.mark.parametrize("name", ["PreTrainedTokenizerFast", "GPT2Tokenizer"])
+@pytest.mark.parametrize(
+    "told",
+    [
+        None,
+        flagged("<mask>"),
+        flagged("<mask>", lstrip=True),
+        flagged("<mask>", lstrip=True, special=True),
+    ],
+)
+def test_a_token_with_a_role_is_found_as_its_flags_say(tmp_path, name, told):
+    """RoBERTa's mask takes the blank in front of it; its role alone says nothing of that."""
+    inner = trained(tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False))
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.add_special_tokens(["<|endoftext|>", tokenizers.AddedToken("<mask>", lstrip=True)])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    settings = {"tokenizer_class": name, "mask_token": "<mask>"}
+    if told is not None:
+        end = flagged("<|endoftext|>", special=True)
+        settings["added_tokens_decoder"] = {
+            inner.token_to_id(each["content"]): each for each in (end, told)
+        }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    texts = ["the  <mask> of", "a<mask>"]
+    ours, theirs = Tokenizer.from_folder(tmp_path), transformers_tokenizer(tmp_path)
+    ids = theirs(texts, add_special_tokens=False)["input_ids"]
+    assert lists(ours.encode_many(texts, parse_special=True)) == ids
+    ours.save_folder(tmp_path / "again")
+    again = Tokenizer.from_folder(tmp_path / "again")
+    assert lists(again.encode_many(texts, parse_special=True)) == ids
+
+
 def test_a_rule_that_no_field_speaks_of_stays(smollm, tmp_path):
     """SmolLM2's class is GPT-2's, but its digits are cut one by one."""
     smollm.save_folder(tmp_path)

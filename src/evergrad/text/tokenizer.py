@@ -263,8 +263,14 @@ class Tokenizer:
         overrides.mark(_tokenizers(), inner, settings, roles)
         tokens = {**roles.tokens(), **settings.tokens()}
         special = {name: token for name, token in tokens.items() if token is not None}
+        # How texts are searched for them stays what it is.
+        found = {token.content: token for token in inner.get_added_tokens_decoder().values()}
         inner.add_special_tokens(
-            [token for token in special.values() if inner.token_to_id(token) is not None]
+            [
+                found.get(token, token)
+                for token in special.values()
+                if inner.token_to_id(token) is not None
+            ]
         )
         # What a model's files name by its id alone has a role, but stays the token that it was: an
         # ordinary one fills up where there is no other, and is in many texts.
@@ -281,10 +287,9 @@ class Tokenizer:
         # in none of the first folders of evergrad.
         if inner.post_processor is not None or not settings.is_ours():
             add_bos = None
+            # As ours have them, but nothing stands in front of texts unless the tokenizer says so.
             if not special and settings.values:
-                special = dict(
-                    _END_ROLES
-                )  # as ours have them, but it begins texts where told alone
+                special = {**_END_ROLES}
         template = folder / "chat_template.jinja"
         made = cls(
             inner,
