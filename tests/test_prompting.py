@@ -105,6 +105,33 @@ def test_a_stream_continues_from_any_character(byte_fallback, text):
         assert "".join([*map(stream.add, following), stream.finish()]) == text[at:]
 
 
+@pytest.mark.parametrize("before", ["", "ab", "a\n", "日本"])
+@pytest.mark.parametrize(
+    ("text", "stop"),
+    [
+        ("ab\nab", "\n"),
+        ("a\n\n日本", "\n\n"),
+        ("日本語です", "語"),
+        ("aé\nb", "é\n"),
+        ("\na", "\n"),
+        ("b\ufffda", "\ufffd"),
+    ],
+)
+def test_bytes_that_complete_a_stop_string_are_the_last(byte_fallback, text, stop, before):
+    """A line's end is one of SentencePiece's bytes: what follows is not waited for."""
+    known = byte_fallback.encode(before).tolist()
+    ids = byte_fallback.encode(before + text).tolist()[len(known) :]
+    stream = TextStream(byte_fallback, [stop], known)
+    for token in ids:
+        stream.add(token)
+        if stream.stopped:
+            break
+    assert stream.text + stream.finish() == text[: text.index(stop)]
+    # U+FFFD may also be what bytes without a meaning decode to, until something else comes.
+    through = text.index(stop) + len(stop) + (stop == "\ufffd")
+    assert byte_fallback.decode([*known, *ids[: stream.count]]) == before + text[:through]
+
+
 def test_a_batch_is_each_prompt_alone(model, tokenizer):
     assert model.generate(PROMPTS, 30) == [model.generate(prompt, 30) for prompt in PROMPTS]
     ids = [tokenizer.prompt(prompt) for prompt in PROMPTS]

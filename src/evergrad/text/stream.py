@@ -9,7 +9,8 @@ __all__ = ["TextStream", "pieces", "tail"]
 
 #: Tokens that a character has at most.
 _CHARACTER = 4
-#: Tokens that are decoded again before the first of them are let go where that takes a proof.
+#: Tokens that are decoded again before the first of them are let go where that takes a proof, and
+#: bytes in a row among which a stop string is looked for before they are over.
 _LONG = 64
 _HALF = "\ufffd"
 
@@ -28,8 +29,8 @@ class TextStream:
 
     All pieces, one after the other, are the tokens decoded at once. So a character is held back
     until all its bytes are there, and what may be the beginning of a stop string until it is known
-    not to be. SentencePiece's bytes are held back until one of its other tokens comes: a single one
-    that fits no character makes U+FFFD of all bytes beside it.
+    not to be. SentencePiece's bytes are held back until one of its other tokens comes, or a stop
+    string is complete: a single one that fits no character makes U+FFFD of all bytes beside it.
 
     Parameters
     ----------
@@ -84,12 +85,19 @@ class TextStream:
         """The text that this token completes: often a word, sometimes nothing."""
         self.count += 1
         self._ids.append(token)
-        piece = "" if token in self._bytes else self._decoded(final=False)
-        return self._release(piece, final=False)
+        waits = token in self._bytes and not self._ends()
+        return self._release("" if waits else self._decoded(final=False), final=False)
 
     def finish(self) -> str:
         """What is still held back."""
         return self._release(self._decoded(final=True), final=True)
+
+    def _ends(self) -> bool:
+        """Whether bytes complete a stop string: they are characters, and nothing comes after."""
+        if not self._stops or self.stopped or len(self._ids) > _LONG:
+            return False
+        ready = self._pending + self._tokenizer.decode(self._ids)[self._given :]
+        return not ready.endswith(_HALF) and any(stop in ready for stop in self._stops)
 
     def _behind(self, before: Sequence[int]) -> list[int]:
         """The last tokens of a text that new ones are decoded behind."""
