@@ -103,12 +103,8 @@ def _of_generation(folder: Path) -> dict[str, Any]:
     name = "decoder_start_token_id"
     if (token := told.get(name, (int,), "an integer")) is not None:
         found[name] = token
-    name, expected = "eos_token_id", "an integer or a list of them"
-    given = told.get(name, (int, list), expected)
-    ends = [given] if type(given) is int else given or []
-    if any(type(each) is not int for each in ends):
-        raise told.error(name, expected)
-    if ends := [each for each in ends if each >= 0]:  # some files say -1 where there is none
+    name = "eos_token_id"
+    if ends := told.ids(name):
         found[name] = ends[0] if len(ends) == 1 else ends
     return found
 

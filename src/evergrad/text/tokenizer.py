@@ -735,18 +735,6 @@ class _Settings(io.JsonObject):
                     raise self.error(name, "a token")
         return found
 
-    def ids(self, name: str) -> list[int]:
-        """Ids of tokens, given alone or in a list, but for those that no vocabulary has.
-
-        Some files say -1 where there is none.
-        """
-        expected = "an integer or a list of them"
-        given = self.get(name, (int, list), expected)
-        ids = [given] if type(given) is int else given or []
-        if any(type(each) is not int for each in ids):
-            raise self.error(name, expected)
-        return [each for each in ids if 0 <= each < 2**31]
-
     def default_template(self) -> str | None:
         """The one template, or that named "default" of several."""
         name, expected = "chat_template", "a text, or a list of names and templates"
