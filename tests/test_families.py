@@ -428,6 +428,15 @@ def test_ends_of_a_wrong_type_are_named(ends, tmp_path):
         models.load(tmp_path)
 
 
+def test_what_answers_begin_with_is_not_asked_of_a_model_without_answers(tmp_path):
+    """transformers takes one for each text of a batch, too; a GPT-2 has no use for any."""
+    module = gpt2()
+    module.save_pretrained(tmp_path)
+    told = {"decoder_start_token_id": [1, 2], "eos_token_id": 3}
+    (tmp_path / "generation_config.json").write_text(json.dumps(told))
+    assert models.load(tmp_path).config.eos_token == 3
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -85,24 +85,21 @@ def load(folder: str | Path) -> Any:
     settings = io.read_json(folder / "config.json")
     try:
         _kind(settings)
-        told = _of_generation(folder)
-        start = "decoder_start_token_id"
-        if not settings.get("is_encoder_decoder") or settings.get(start) is not None:
-            told.pop(start, None)
-        return build(settings | told, io.read_weights(folder))
+        return build(settings | _of_generation(folder, settings), io.read_weights(folder))
     except io.CorruptFileError:
         raise
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
 
 
-def _of_generation(folder: Path) -> dict[str, Any]:
+def _of_generation(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What generation_config.json, if there is one, says in the place of config.json."""
     told = io.JsonObject(folder / "generation_config.json", optional=True)
     found: dict[str, Any] = {}
     name = "decoder_start_token_id"
-    if (token := told.get(name, (int,), "an integer")) is not None:
-        found[name] = token
+    if settings.get("is_encoder_decoder") and settings.get(name) is None:
+        token = told.get(name, (int,), "an integer")
+        found |= {} if token is None else {name: token}
     name = "eos_token_id"
     if ends := told.ids(name):
         found[name] = ends[0] if len(ends) == 1 else ends
