@@ -270,6 +270,16 @@ def test_a_stream_of_replacement_characters(vocabularies, kind, text):
     assert len(stream._ids) < 100
 
 
+def test_a_stream_of_replacement_characters_behind_blanks_is_let_go_of(vocabularies):
+    """The first of a text's tokens loses its blank, the first of those that are kept must not."""
+    tokenizer, _ = vocabularies["SentencePiece"]
+    ids = [tokenizer._inner.token_to_id("\u2581\ufffd")] * 300
+    stream = TextStream(tokenizer)
+    shown = "".join(map(stream.add, ids))
+    assert len(stream._ids) < 100
+    assert shown + stream.finish() == tokenizer.decode(ids)
+
+
 def test_a_stop_string_is_not_empty():
     with pytest.raises(ValueError, match="must not be empty"):
         TextStream(TOKENIZER, ["x", ""])

@@ -125,10 +125,11 @@ class TextStream:
 
     def _forget(self, text: str) -> None:
         """Let go of tokens in front of the last, if what those decode to is the same without."""
-        first, last = self._ids[:-_CHARACTER], self._ids[-_CHARACTER:]
-        gone, kept = self._tokenizer.decode(first), self._tokenizer.decode(last)
-        if kept and gone + kept == text:
-            self._ids, self._given = last, self._given - len(gone)
+        end = len(self._ids) - _CHARACTER
+        gone, kept = self._tokenizer.decode(self._ids[:end]), self._ids[end - 1 :]
+        first = len(self._tokenizer.decode(kept[:1]))  # behind any token, as in a longer text
+        if gone + self._tokenizer.decode(kept)[first:] == text != gone:
+            self._ids, self._given = kept, self._given - len(gone) + first
 
     def _release(self, piece: str, final: bool) -> str:
         if self.stopped:
