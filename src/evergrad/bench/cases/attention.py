@@ -222,8 +222,19 @@ ATTENTION_SHAPES = dict(
 )  # fmt: skip
 ATTENTION_STRIDED = ("query", "key", "value", "dquery", "dkey", "dvalue")
 
-ATTENTION = Op(
+#: What all variants share.
+attention = partial(
+    Op,
     name="attention",
+    flops=attention_flops,
+    backward_flops=2.5,
+    returns=("out", "lse"),
+    keep=dict(return_lse=True),
+    grads=ATTENTION_GRADS,
+    unit=1.0,
+)
+
+ATTENTION = attention(
     draw=draw_attention,
     shapes=ATTENTION_SHAPES,
     strided=ATTENTION_STRIDED,
@@ -264,17 +275,10 @@ ATTENTION = Op(
         dict(batch=1, tokens=(1, 4096), heads=(32, 8), head_dim=64),
         dict(batch=1, tokens=(4, 4096), heads=(9, 3), head_dim=64, is_causal=True),
     ],
-    flops=attention_flops,
-    backward_flops=2.5,
-    returns=("out", "lse"),
-    keep=dict(return_lse=True),
-    grads=ATTENTION_GRADS,
-    unit=1.0,
     torch=torch_attention,
 )  # fmt: skip
 
-CHANGED_ATTENTION = Op(
-    name="attention",
+CHANGED_ATTENTION = attention(
     variant="changed",
     draw=draw_changed_attention,
     shapes={**ATTENTION_SHAPES, "alibi_slopes": "heads"},
@@ -302,12 +306,6 @@ CHANGED_ATTENTION = Op(
         dict(batch=4, tokens=(256, 256), heads=(8, 8), head_dim=64, is_causal=True, alibi=True),
         dict(batch=4, tokens=(256, 256), heads=(8, 8), head_dim=64, is_causal=True, dropout_p=0.1),
     ],
-    flops=attention_flops,
-    backward_flops=2.5,
-    returns=("out", "lse"),
-    keep=dict(return_lse=True),
-    grads=ATTENTION_GRADS,
-    unit=1.0,
     invalid=dict(
         window_size=((-2, 0), (0, -2), (1,), (1, 2, 3)),
         softcap=(-1.0, np.inf, np.nan, 1e31, 1e-31),
@@ -316,8 +314,7 @@ CHANGED_ATTENTION = Op(
     torch=torch_changed_attention,
 )  # fmt: skip
 
-MASKED_ATTENTION = Op(
-    name="attention",
+MASKED_ATTENTION = attention(
     variant="mask",
     draw=draw_changed_attention,
     shapes={**ATTENTION_SHAPES, "attn_mask": "batch heads tq tk"},
@@ -329,16 +326,9 @@ MASKED_ATTENTION = Op(
     large=dict(batch=2, tokens=(90, 130), heads=(4, 2), head_dim=24, attn_mask=(2, 4, 90),
                additive=True),
     bench=[],
-    flops=attention_flops,
-    backward_flops=2.5,
-    returns=("out", "lse"),
-    keep=dict(return_lse=True),
-    grads=ATTENTION_GRADS,
-    unit=1.0,
 )  # fmt: skip
 
-BIAS_ATTENTION = Op(
-    name="attention",
+BIAS_ATTENTION = attention(
     variant="bias",
     draw=draw_changed_attention,
     shapes={**ATTENTION_SHAPES, "bias": "one heads tq tk", "dbias": "one heads tq tk"},
@@ -357,17 +347,11 @@ BIAS_ATTENTION = Op(
     large=dict(batch=2, tokens=(90, 140), heads=(4, 2), head_dim=40, is_causal=True,
                bias=(1, 4, 90), attn_mask=(2, 1, 1), softcap=5.0, alibi=True, dropout_p=0.2),
     bench=[dict(batch=4, tokens=(256, 256), heads=(8, 8), head_dim=64, bias=(1, 8, 256))],
-    flops=attention_flops,
-    backward_flops=2.5,
-    returns=("out", "lse"),
-    keep=dict(return_lse=True),
     grads=ATTENTION_GRADS | dict(bias="dbias"),
-    unit=1.0,
     torch=torch_changed_attention,
 )  # fmt: skip
 
-PACKED_ATTENTION = Op(
-    name="attention",
+PACKED_ATTENTION = attention(
     variant="packed",
     draw=draw_packed_attention,
     shapes=dict(
@@ -392,12 +376,6 @@ PACKED_ATTENTION = Op(
         for lengths in ((31, 250, 97, 64, 180, 210, 256, 141),)  # 0.6 of the longest on average
         for causal in (True, False)
     ],
-    flops=attention_flops,
-    backward_flops=2.5,
-    returns=("out", "lse"),
-    keep=dict(return_lse=True),
-    grads=ATTENTION_GRADS,
-    unit=1.0,
     invalid=dict(
         cu_seqlens_q=(np.array([0, 6, 5]), np.array([1, 2, 5]), np.array([0, 2, 6])),
         cu_seqlens_k=(np.array([0, 8, 7]), np.array([-1, 2, 7]), np.array([0, 4, 6])),
@@ -405,8 +383,7 @@ PACKED_ATTENTION = Op(
     torch=torch_attention,
 )  # fmt: skip
 
-PACKED_BIAS_ATTENTION = Op(
-    name="attention",
+PACKED_BIAS_ATTENTION = attention(
     variant="packed_bias",
     draw=partial(draw_packed_attention, bias=True),
     shapes=PACKED_ATTENTION.shapes,
@@ -417,10 +394,5 @@ PACKED_BIAS_ATTENTION = Op(
     ],
     large=dict(tokens_q=(90, 17, 130, 64, 1), heads=(4, 2), head_dim=32),
     bench=[dict(tokens_q=(31, 250, 97, 64, 180, 210, 256, 141), heads=(6, 6), head_dim=64)],
-    flops=attention_flops,
-    backward_flops=2.5,
-    returns=("out", "lse"),
-    keep=dict(return_lse=True),
     grads=ATTENTION_GRADS | dict(bias="dbias"),
-    unit=1.0,
 )  # fmt: skip
