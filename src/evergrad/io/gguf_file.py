@@ -123,7 +123,7 @@ def read_gguf(path: str | os.PathLike[str]) -> GGUF:
     data = map_file(path)
     cursor = _Cursor(path, data)
     if cursor.take(4, "the magic number") != MAGIC:
-        raise cursor.error("not a GGUF file: it does not begin with 'GGUF'")
+        raise CorruptFileError(f"{path}: not a GGUF file: it does not begin with 'GGUF'")
     version = cursor.scalar("I", "the version")
     if version & 0xFFFF == 0 and version:
         raise cursor.error("big-endian, which is not supported: convert it to little-endian")
