@@ -55,6 +55,8 @@ __all__ = [
 #: falls back to the reference for it, and ``show_config`` says so.
 OPS = tuple(reference.__all__)
 
+#: As many threads as a process can be given.
+MOST_THREADS = 1024
 _NAMES = ("native", "numba", "reference")
 
 
@@ -240,7 +242,7 @@ def set_num_threads(n: int) -> None:
         raise ValueError(f"n: expected a positive integer, got {n!r}")
     _threads.wanted = int(n)
     if _native is not None:
-        _native.set_num_threads(min(int(n), 1024))
+        _native.set_num_threads(min(int(n), MOST_THREADS))
 
 
 class num_threads:
@@ -327,9 +329,10 @@ def _read_environment() -> None:
             raise ValueError(f"EVERGRAD_ISA: {error}") from None
     threads = os.environ.get("EVERGRAD_NUM_THREADS")
     if threads:
-        if not threads.isdecimal() or not 1 <= int(threads) <= 1024:
+        if not threads.isdecimal() or not 1 <= int(threads) <= MOST_THREADS:
             raise ValueError(
-                f"EVERGRAD_NUM_THREADS: expected an integer from 1 to 1024, got {threads!r}"
+                "EVERGRAD_NUM_THREADS: expected an integer from 1 to "
+                f"{MOST_THREADS}, got {threads!r}"
             )
         set_num_threads(int(threads))
     backend = os.environ.get("EVERGRAD_BACKEND")

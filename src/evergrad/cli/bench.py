@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 import evergrad
+from evergrad.backends import MOST_THREADS
 from evergrad.bench import cases
 from evergrad.bench.bars import Measured
 from evergrad.bench.measure import FULL, FULL_STEPS, QUICK, QUICK_STEPS, Limits, StepEffort
@@ -29,8 +30,6 @@ from ._verb import verb
 
 #: Columns of the table where the output is not a terminal.
 WIDTH = 165
-#: More are refused by the worker processes, which are told in EVERGRAD_NUM_THREADS.
-MOST_THREADS = 1024
 #: The steps that ``--quick`` keeps.
 QUICK_NAMES = ("tiny", "feed-forward", "packed", "prefill", "decode")
 #: Where peers come from.

@@ -259,11 +259,15 @@ class VersionStore:
         StoreError
             When there is one.
         """
-        if self.list() and (self.root / "current").exists():
+        if self._has_current():
             raise StoreError(
                 f"{self.root}: version {self.current().name} is current; "
                 "`evergrad adapt` goes on from it, or choose another store"
             )
+
+    def _has_current(self) -> bool:
+        """Whether a version is; without one, a file of that name is no pointer of a store."""
+        return bool(self.list()) and (self.root / "current").exists()
 
     def next_name(self) -> str:
         """The name that the next added version gets, as long as the lock is held."""
@@ -312,7 +316,7 @@ class VersionStore:
         # Once through JSON, so that the checksum is over what a reader will see.
         content = json.loads(json.dumps(dict(report), allow_nan=False, default=io.plain))
         with self.lock():
-            if parent is None and self.list() and (self.root / "current").exists():
+            if parent is None and self._has_current():
                 parent = self.current().name
             name = self.next_name()
             with io.atomic_folder(self._versions / name) as folder:
@@ -342,7 +346,7 @@ class VersionStore:
                     self._point_to(version)
                 except BaseException:
                     # Unless it failed when the pointer had moved: what is current must stay.
-                    if not (self.root / "current").exists() or self.current() != version:
+                    if not self._has_current() or self.current() != version:
                         io.remove_folder(version.path)
                     raise
         return version

@@ -15,7 +15,7 @@ from typing import Any
 from .. import io
 from .vocabulary import add_around
 
-__all__ = ["apply", "mark"]
+__all__ = ["apply", "mark", "token_text"]
 
 _SPACE = "\u2581"
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -71,16 +71,17 @@ def mark(package: ModuleType, inner: Any, settings: io.JsonObject, older: io.Jso
     listed = settings.get(name, (dict,), "an object of tokens by their ids")
     found = []
     for each in (listed or {}).values():
-        if not isinstance(each, dict) or not isinstance(each.get("content"), str):
+        text = token_text(each)
+        if text is None or not isinstance(each, dict):
             raise settings.error(name, "an object of tokens by their ids")
         flags = {flag: each[flag] for flag in _FLAGS if type(each.get(flag)) is bool}
-        found.append(package.AddedToken(each["content"], **flags))
+        found.append(package.AddedToken(text, **flags))
     for file in (settings,) if listed is not None else (settings, older):
         for name in ("additional_special_tokens", "extra_special_tokens"):
             tokens = file.get(name, (list, dict), "a list of tokens") or []
             for each in tokens.values() if isinstance(tokens, dict) else tokens:
-                text = each.get("content") if isinstance(each, dict) else each
-                if not isinstance(text, str):
+                text = token_text(each)
+                if text is None:
                     raise file.error(name, "a list of tokens")
                 if not any(token.content == text for token in found):
                     found.append(package.AddedToken(text, special=True))
@@ -95,6 +96,12 @@ def mark(package: ModuleType, inner: Any, settings: io.JsonObject, older: io.Jso
             and (at < given or token.content not in already)
         ]
     )
+
+
+def token_text(value: Any) -> str | None:
+    """Of a token that a JSON file gives as its text, or as an object that holds it; else None."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
 
 
 def _flag(settings: io.JsonObject, name: str, otherwise: bool | None) -> bool | None:
@@ -126,9 +133,8 @@ def _bert(package: ModuleType, inner: Any, settings: io.JsonObject) -> None:
 
 
 def _token(settings: io.JsonObject, role: str, otherwise: str) -> str:
-    token = settings.values.get(f"{role}_token")
-    token = token.get("content") if isinstance(token, dict) else token
-    return token if isinstance(token, str) else otherwise
+    token = token_text(settings.values.get(f"{role}_token"))
+    return otherwise if token is None else token
 
 
 def _gpt2(package: ModuleType, inner: Any, settings: io.JsonObject) -> None:

@@ -726,12 +726,14 @@ class _Settings(io.JsonObject):
 
     def tokens(self) -> dict[str, str | None]:
         """Those with a role that are given, as texts or as objects that hold one."""
+        from .overrides import token_text
+
         found = {}
         for name in _ROLES:
             if name in self.values:
                 token = self.get(name, (str, dict), "a token")
-                found[name] = token.get("content") if isinstance(token, dict) else token
-                if token is not None and not isinstance(found[name], str):
+                found[name] = token_text(token)
+                if token is not None and found[name] is None:
                     raise self.error(name, "a token")
         return found
 
