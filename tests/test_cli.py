@@ -722,6 +722,24 @@ def test_errors_are_json_too_where_json_is_asked_for(tmp_path):
     assert "Usage: " in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("ISA", "sse9", "expected one that this CPU and build have"),
+        ("BACKEND", "cuda", "expected one of native, numba, reference, got 'cuda'"),
+        ("NUM_THREADS", "0", "expected an integer from 1 to 1024, got '0'"),
+    ],
+)
+def test_nonsense_in_the_environment_is_wrong_usage(name, value, expected):
+    if name == "ISA":
+        pytest.importorskip("evergrad._native")
+    run = evergrad("info", "--json", environment=ENVIRONMENT | {f"EVERGRAD_{name}": value})
+    assert run.returncode == 2
+    (line,) = run.stderr.splitlines()
+    assert line.startswith(f"evergrad: EVERGRAD_{name}: {expected}")
+    assert line == f"evergrad: {only_json(run)['error']}"
+
+
 def to_bytes(*arguments, encoding):
     """What a command writes where standard output has some encoding."""
     run = subprocess.run(
@@ -897,18 +915,21 @@ def test_ctrl_c_speaks_of_versions_only_where_they_change(chatty):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
-def test_ctrl_c_before_the_command_is_there_gets_a_line():
+@pytest.mark.parametrize("package", ["numpy", "typer"])
+def test_ctrl_c_before_the_command_is_there_gets_a_line(package):
     code = """
 import os, signal, sys
-from evergrad.cli import main
+name = sys.argv.pop(1)
 class Interrupts:
-    def find_spec(self, name, *_):
-        if name == "typer":
+    def find_spec(self, package, *_):
+        if package == name:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupts())
+sys.argv[0] = "evergrad"  # its script
+from evergrad.cli import main
 main()
 """
-    command = [sys.executable, "-c", code, "info"]
+    command = [sys.executable, "-c", code, package, "info"]
     run = subprocess.run(
         command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60
     )

@@ -6,22 +6,23 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
-from . import ops
 from ._lazy import lazily
 from ._version import __version__
-from .backends import (
-    available_backends,
-    get_num_threads,
-    num_threads,
-    set_num_threads,
-    show_config,
-    use_backend,
-)
 
 if TYPE_CHECKING:
-    from . import continual, datasets, io, models, nn, optim, tasks, text, train
+    from . import continual, datasets, io, models, nn, ops, optim, tasks, text, train
+    from .backends import (
+        available_backends,
+        get_num_threads,
+        num_threads,
+        set_num_threads,
+        show_config,
+        use_backend,
+    )
     from .models import from_pretrained
 
 
@@ -47,7 +48,17 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-    _ROOMS = ("continual", "datasets", "io", "nn", "optim", "tasks", "text", "train")
+    _KERNELS = (
+        "available_backends", "get_num_threads", "num_threads", "set_num_threads", "show_config",
+        "use_backend",
+    )  # fmt: skip
+    _ROOMS = ("continual", "datasets", "io", "nn", "ops", "optim", "tasks", "text", "train")
     __getattr__, __dir__ = lazily(
-        __name__, {"models": ("from_pretrained",), **dict.fromkeys(_ROOMS, ())}
+        __name__,
+        {"backends": _KERNELS, "models": ("from_pretrained",), **dict.fromkeys(_ROOMS, ())},
     )
+    # The command line (`-m` while Python looks for it, or its script's name) loads the kernels
+    # itself, since it has a line for what goes wrong in that, and for Ctrl-C.
+    if os.path.basename(sys.argv[0]) not in ("-m", "evergrad"):
+        for _name in ("ops", *_KERNELS):
+            __getattr__(_name)

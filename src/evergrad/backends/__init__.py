@@ -326,7 +326,7 @@ def _read_environment() -> None:
         try:
             _native.set_isa(isa)
         except ValueError as error:
-            raise ValueError(f"EVERGRAD_ISA: {error}") from None
+            raise ValueError(f"EVERGRAD_ISA: {str(error).removeprefix('isa: ')}") from None
     threads = os.environ.get("EVERGRAD_NUM_THREADS")
     if threads:
         if not threads.isdecimal() or not 1 <= int(threads) <= MOST_THREADS:

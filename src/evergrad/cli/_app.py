@@ -66,6 +66,11 @@ def run(arguments: Sequence[str]) -> int:
     verb = arguments[0] if arguments and arguments[0] in VERBS else None
     try:
         with lasting():
+            import evergrad.backends  # noqa: F401  # reads the environment
+    except (ValueError, ImportError) as error:
+        return _fail(error, arguments, USAGE if isinstance(error, ValueError) else FAILURE)
+    try:
+        with lasting():
             for each in VERBS if verb is None else (verb,):
                 import_module(f".{each}", __package__).register(app)
         app(args=list(arguments), prog_name="evergrad")
@@ -87,14 +92,19 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("EVERGRAD_DEBUG") or not isinstance(error, _expected()):
             raise
-        _print_json_error(str(error), arguments)
-        from rich.markup import escape
-
-        from ._screen import err
-
-        err.print(f"[red]evergrad:[/red] {escape(str(error))}", soft_wrap=True)
-        return FAILURE
+        return _fail(error, arguments, FAILURE)
     return 0
+
+
+def _fail(error: Exception, arguments: Sequence[str], code: int) -> int:
+    """Say what is wrong in a line."""
+    from rich.markup import escape
+
+    from ._screen import err
+
+    _print_json_error(str(error), arguments)
+    err.print(f"[red]evergrad:[/red] {escape(str(error))}", soft_wrap=True)
+    return code
 
 
 def _print_json_error(message: str, arguments: Sequence[str]) -> None:
