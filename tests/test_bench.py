@@ -329,6 +329,8 @@ def test_a_page_with_everything(tmp_path):
     courses = {"native": course(1.0, [4.0]), "torch": course(2.0, [4.0])}
     steps = {"tiny": StepResult("tiny", "small", 1e10, LIMITS, courses)}
     facts = {"processor": "a machine"}
+    for name in (page.PAGE, page.PICTURE):
+        (tmp_path / name).symlink_to(f"kept-{name}")
     written = page.write(
         tmp_path, Measured(ops, steps), LIMITS, facts, ["torch", "numpy"], "evergrad bench all"
     )
@@ -338,6 +340,7 @@ def test_a_page_with_everything(tmp_path):
     assert "| training tiny, time | holds | 2.00x | 1.60x | 2.00x |" in text
     assert "- limits: 100 Gflop/s, 10.0 GB/s with 2 threads" in text
     assert written[1].read_bytes().startswith(b"\x89PNG")
+    assert all(path.is_symlink() for path in written)
     for line in text.splitlines():
         assert not line.startswith("|") or line.endswith("|")
 

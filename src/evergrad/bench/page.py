@@ -27,7 +27,7 @@ def write(
 ) -> list[Path]:
     """Write the page and its picture into a folder; returns their paths.
 
-    Whatever happens, each is whole, or what it was before.
+    Whatever happens, each is whole, or what it was before. A link stays one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     page, picture = folder / PAGE, folder / PICTURE
@@ -61,7 +61,7 @@ def write(
         "## Ops",
         *_ops(measured.ops, peers),
     ]
-    io.write_atomic(page, ("\n\n".join(part.strip() for part in parts) + "\n").encode())
+    io.write_atomic(page.resolve(), ("\n\n".join(part.strip() for part in parts) + "\n").encode())
     return [page, picture]
 
 
