@@ -17,7 +17,7 @@ from ._verb import verb
 EXAMPLES = (
     "evergrad chat --model SmolLM2.gguf",
     'evergrad chat --model SmolLM2.gguf --system "You answer in one sentence." --temperature 0',
-    'echo "What is the capital of France?" | evergrad chat --model SmolLM2.gguf',
+    'echo "What is the capital of France?" | evergrad chat --model SmolLM2.gguf --temperature 0',
     "evergrad chat --model SmolLM2.gguf --json < questions.txt",
 )
 HINT = "Ask. /exit or Ctrl-D ends, Ctrl-C stops a reply."
