@@ -97,13 +97,12 @@ def _square(measured: Measured) -> float | None:
     return max((share for share in shares if share), default=None)
 
 
-def _attention(*shape: int, is_causal: bool = True) -> Callable[[Measured], float | None]:
+def _causal(*shape: int) -> Callable[[Measured], float | None]:
     batch, heads, tokens, head_dim = shape
     dims: dict[str, Any] = dict(
-        batch=batch, tokens=(tokens, tokens), heads=(heads, heads), head_dim=head_dim
-    )
-    if is_causal:
-        dims["is_causal"] = True
+        batch=batch, tokens=(tokens, tokens), heads=(heads, heads), head_dim=head_dim,
+        is_causal=True,
+    )  # fmt: skip
     return lambda m: m.over_best("attention", **dims)
 
 
@@ -189,10 +188,10 @@ def bars() -> Iterator[Bar]:
     yield Bar("product 1024^3, share of the peak", _square, 0.92, 0.95, unit="")
     yield Bar("linear + bias + GELU (1024, 768 to 3072), forward", _linear_gelu, 1.15, 1.3)
     yield Bar("feed-forward block, both ways", _over_torch("feed-forward"), 1.15, 1.25)
-    yield Bar("attention causal (8, 6, 256, 64)", _attention(8, 6, 256, 64), 1.8, 2.4)
-    yield Bar("attention causal (16, 12, 128, 32)", _attention(16, 12, 128, 32), 2.0, 3.0)
-    yield Bar("attention causal (2, 12, 1024, 64)", _attention(2, 12, 1024, 64), 1.4, 1.7)
-    yield Bar("attention causal (1, 8, 4096, 64)", _attention(1, 8, 4096, 64), 1.1, 1.3)
+    yield Bar("attention causal (8, 6, 256, 64)", _causal(8, 6, 256, 64), 1.8, 2.4)
+    yield Bar("attention causal (16, 12, 128, 32)", _causal(16, 12, 128, 32), 2.0, 3.0)
+    yield Bar("attention causal (2, 12, 1024, 64)", _causal(2, 12, 1024, 64), 1.4, 1.7)
+    yield Bar("attention causal (1, 8, 4096, 64)", _causal(1, 8, 4096, 64), 1.1, 1.3)
     yield Bar("attention not causal, worst shape", _not_causal, 1.0)
     yield Bar("attention packed, over padded PyTorch", _over_torch("packed"), 1.5)
     yield Bar("layer_norm 2048x768", _both_ways("layer_norm", **wide), 1.5, 2.0)

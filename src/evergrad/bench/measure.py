@@ -41,10 +41,11 @@ def round_trip() -> float:
     return 1e-9 * float(np.median(answered)) if answered else 0.0
 
 
-def measure_limits(seconds: float = 0.3) -> Limits:
+def measure_limits() -> Limits:
     """Limits at the current number of threads; an ImportError without the native module."""
     from evergrad import _native
 
+    seconds = 0.3
     return Limits(
         threads=evergrad.get_num_threads(),
         flops=1e9 * _native.measure_fma_peak(seconds),

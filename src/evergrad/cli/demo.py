@@ -142,51 +142,19 @@ def demo(
     replayed from the prose. A table shows what each gained and lost on text it never saw, a
     picture the way there. The gate keeps the version that did not forget.
     """
-    result = run_demo(
-        out_folder, train_seconds=train_seconds, adapt_seconds=adapt_seconds, seed=seed
-    )
+    result = _run(out_folder, train_seconds, adapt_seconds, seed)
     if as_json:
         print_json(result.to_dict())
     else:
         _show(result)
 
 
-def run_demo(
-    out_folder: str | Path = "demo-run",
-    *,
-    train_seconds: float = 60.0,
-    adapt_seconds: float = 30.0,
-    seed: int = 0,
-    progress: bool = True,
-) -> DemoResult:
-    """Run the demo.
-
-    Parameters
-    ----------
-    out_folder : path-like
-        Becomes a version store with ``learning-curve.png`` and ``demo.json``. What an earlier demo
-        left there is replaced; any other folder that is not empty is refused.
-    train_seconds, adapt_seconds : float
-        Training time on prose, and of each adaptation to code.
-    seed : int
-        Of weights, batches and samples.
-    progress : bool
-        Show progress on standard error.
-
-    Returns
-    -------
-    DemoResult
-
-    Raises
-    ------
-    UserError
-        When the folder holds something else.
-    """
+def _run(folder: Path, train_seconds: float, adapt_seconds: float, seed: int) -> DemoResult:
+    """All of it; what an earlier demo left in the folder is replaced."""
     started = time.perf_counter()
-    root = _fresh_folder(Path(out_folder))
-    say = note if progress else (lambda message: None)
+    root = _fresh_folder(folder)
 
-    say("reading CPython's reference prose and standard library")
+    note("reading CPython's reference prose and standard library")
     domains = [datasets.cpython_prose(), datasets.cpython_code()]
     tokenizer = text.Tokenizer.train(
         [document for domain in domains for document in domain.train], VOCABULARY
@@ -199,7 +167,7 @@ def run_demo(
     shape = models.GPT2Config(vocab_size=tokenizer.vocab_size, **SHAPE)
     model = models.GPT2(shape, seed=seed)
     parameters = options.count_parameters(model)
-    say(
+    note(
         f"{prose.train_ids.size:,} tokens of prose, {code.train_ids.size:,} of code; "
         f"{parameters:,} parameters"
     )
@@ -214,7 +182,6 @@ def run_demo(
         training.FitConfig(seconds=train_seconds, seed=seed, **TRAIN),
         also_measure=[code],
         curve=curve,
-        progress=progress,
     )
     stages = [
         Stage("before", first.before, untrained),
@@ -234,7 +201,6 @@ def run_demo(
             max_forgetting=MAX_FORGETTING,
             base=first.version,
             curve=curve,
-            progress=progress,
         )
         adapted, _ = store.get(str(report.version)).load()
         stages.append(Stage(name, report.after, _sample(adapted, tokenizer, seed), report))
