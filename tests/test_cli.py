@@ -761,6 +761,22 @@ def test_what_the_output_cannot_encode_is_escaped(chatty):
     assert b"bits per token" in output
 
 
+def test_a_path_with_brackets_is_no_markup(chatty, texts, tmp_path):
+    folder = tmp_path / "[red]"
+    folder.mkdir()
+    for name in os.listdir(tmp_path):
+        if os.path.isfile(tmp_path / name):
+            os.link(tmp_path / name, folder / name)
+    for arguments in (
+        ["eval", texts / "prose.txt", "--model", "[red]"],
+        ["info", "[red]"],
+        ["explain", "The", "--model", "[red]", "--plot", "[red]/a.png"],
+    ):
+        run = evergrad(*arguments, cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        assert "[red]" in run.stdout + run.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs paths of any bytes")
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
 def test_a_path_that_is_no_text_is_json_too(chatty, tmp_path, errors):

@@ -17,7 +17,10 @@ def percent(fraction: float) -> str:
 
 def table(*columns: str, title: str | None = None) -> Table:
     """A plain table: names to the left, numbers to the right."""
-    made = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    made = Table(
+        title=None if title is None else escape(title),
+        title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0),
+    )  # fmt: skip
     for index, column in enumerate(columns):
         made.add_column(
             escape(column), justify="left" if index == 0 else "right", no_wrap=index > 0

@@ -25,7 +25,7 @@ from evergrad.bench.worker import workers
 
 from . import _options as options
 from ._output import JsonOption, UserError, print_json
-from ._screen import err, out
+from ._screen import err, out, wrote
 from ._verb import verb
 
 #: Columns of the table where the output is not a terminal.
@@ -211,15 +211,15 @@ def bench(
             report.work_table(worked, title).show(out)
     if plot is not None:
         report.plot(results, title, plot)
-        err.print(f"wrote {plot}")
+        wrote(plot)
     if roofline is not None:
         roof.draw(results, title, roofline)
-        err.print(f"wrote {roofline}")
+        wrote(roofline)
     if folder is not None:
         assert limits is not None
         command = " ".join(["evergrad", *sys.argv[1:]])
         for path in page.write(folder, measured, limits, facts, op_peers, command):
-            err.print(f"wrote {path}")
+            wrote(path)
 
 
 def _measure_ops(

@@ -300,6 +300,7 @@ def _show(result: DemoResult) -> None:
     for stage in result.stages:
         out.print(f"\n[bold]A sample {stage.name}[/bold]")
         out.print(escape(stage.sample.strip("\n")), soft_wrap=True)
-    out.print(f"\nLearning curve: {result.picture}", soft_wrap=True)
-    out.print(f"All versions:   evergrad versions --store {result.store}", soft_wrap=True)
+    out.print(f"\nLearning curve: {result.picture}", markup=False, soft_wrap=True)
+    versions = f"evergrad versions --store {result.store}"
+    out.print(f"All versions:   {versions}", markup=False, soft_wrap=True)
     out.print(f"[dim]{result.seconds:.0f} s in all[/dim]")

@@ -18,7 +18,7 @@ from evergrad.text import pieces, tail
 
 from . import _options as options
 from ._output import JsonOption, UserError, print_json
-from ._screen import err, out
+from ._screen import out, wrote
 from ._show import table
 from ._verb import verb
 
@@ -130,7 +130,7 @@ def explain(
         _show_attention(labels, weights, title)
     if plot is not None:
         draw(plot, labels, weights, title)
-        err.print(f"wrote {plot}", markup=False)
+        wrote(plot)
 
 
 def _label(tokenizer: Any, ids: Sequence[int], at: int) -> str:

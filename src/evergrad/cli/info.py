@@ -105,7 +105,7 @@ def _memory(model: Any) -> dict[str, int]:
 
 
 def _show_facts(facts: Mapping[str, Any], title: str) -> None:
-    made = table("", "", title=escape(title))
+    made = table("", "", title=title)
     made.show_header = False
     made.columns[1].justify = "left"
     made.columns[1].no_wrap = False
