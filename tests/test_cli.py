@@ -999,3 +999,18 @@ def test_changes_in_words():
     assert more_or_fewer(-0.2) == "20.0 % fewer bits than before"
     assert more_or_fewer(-0.0004) == more_or_fewer(0.0) == "as many bits as before"
     assert [percent(x) for x in (-0.0004, 0.0123, -0.2)] == ["+0.0 %", "+1.2 %", "-20.0 %"]
+
+
+@pytest.mark.parametrize("width", [10, 45, 80])
+def test_tables_keep_words_and_numbers_whole_at_any_width(monkeypatch, width):
+    from evergrad.cli import _show
+
+    monkeypatch.setattr(_show.out, "width", width)
+    made = _show.table("text", "before", "after", "change")
+    made.columns[3].no_wrap = False
+    made.add_row("q" * 90, "1.234 bits", "0.123 bits", "+1.2 %, -3.4 %")
+    with _show.out.capture() as seen:
+        _show.show(made)
+    assert seen.get().count("q") == 90
+    for word in ("before", "after", "change", "1.234 bits", "0.123 bits", "+1.2", "-3.4"):
+        assert word in seen.get()

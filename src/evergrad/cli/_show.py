@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from evergrad.continual import Report
 
 from ._screen import out
+
+#: What is longer, as a path, is broken where a table has no room.
+LONGEST_WORD = 20
 
 
 def percent(fraction: float) -> str:
@@ -23,9 +27,26 @@ def table(*columns: str, title: str | None = None) -> Table:
     )  # fmt: skip
     for index, column in enumerate(columns):
         made.add_column(
-            escape(column), justify="left" if index == 0 else "right", no_wrap=index > 0
+            escape(column),
+            justify="left" if index == 0 else "right",
+            no_wrap=index > 0,
+            overflow="fold",
         )
     return made
+
+
+def show(made: Table) -> None:
+    """Whole words and numbers: a terminal too narrow for them wraps the rows."""
+    anywhere = out.options.update_width(10_000)  # measured here, all would fit by breaking
+    for column in made.columns:
+        sizes = [Measurement.get(out, anywhere, cell) for cell in (column.header, *column.cells)]
+        column.min_width = max(
+            size.maximum if column.no_wrap else min(size.minimum, LONGEST_WORD) for size in sizes
+        )
+    needed = Measurement.get(out, anywhere, made).minimum
+    if needed > out.width:
+        made.width = needed
+    out.print(made, crop=False)
 
 
 def show_report(report: Report) -> None:
@@ -42,7 +63,7 @@ def show_report(report: Report) -> None:
             f"{report.after[name]:.3f}",
             percent(report.worsening(name)),
         )
-    out.print(made)
+    show(made)
     out.print()
     for sentence in sentences(report):
         out.print(escape(sentence), soft_wrap=True)

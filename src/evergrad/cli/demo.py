@@ -21,7 +21,7 @@ from . import _options as options
 from ._demo_plot import plot_stages
 from ._output import JsonOption, UserError, print_json
 from ._screen import note, out
-from ._show import more_or_fewer, shown, table, verdict
+from ._show import more_or_fewer, show, shown, table, verdict
 from ._verb import verb
 
 MARK = "demo.json"
@@ -289,7 +289,7 @@ def _show(result: DemoResult) -> None:
     for stage in result.stages:
         values = [f"{stage.bits_per_byte[name]:.3f}" for name in ("prose", "code")]
         made.add_row(stage.name, *values)
-    out.print(made)
+    show(made)
     out.print()
     for sentence in _sentences(result):
         out.print(escape(sentence), soft_wrap=True)

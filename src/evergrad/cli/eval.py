@@ -12,8 +12,8 @@ from evergrad import train as training
 
 from . import _options as options
 from ._output import JsonOption, UserError, print_json
-from ._screen import note, out
-from ._show import table
+from ._screen import note
+from ._show import show, table
 from ._texts import resolve
 from ._verb import verb
 
@@ -68,4 +68,4 @@ def evaluate(
     made = table("held-out text", "bits per byte", title=str(path))
     for name, value in measured.items():
         made.add_row(escape(name), f"{value:.3f}")
-    out.print(made)
+    show(made)

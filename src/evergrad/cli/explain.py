@@ -19,7 +19,7 @@ from evergrad.text import pieces, tail
 from . import _options as options
 from ._output import JsonOption, UserError, print_json
 from ._screen import out, wrote
-from ._show import table
+from ._show import show, table
 from ._verb import verb
 
 EXAMPLES = (
@@ -165,7 +165,7 @@ def _show_likelihoods(
         if not tokens[at]:  # of which character it is a part
             name += f" of {''.join(tokens[at:])[:1]!r}"
         made.add_row(escape(name), str(at), f"{probability:.2%}", escape(instead))
-    out.print(made)
+    show(made)
 
 
 def _coloured(tokens: Sequence[str], log_likelihood: np.ndarray) -> Text:

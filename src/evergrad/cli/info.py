@@ -15,7 +15,7 @@ from evergrad import continual
 from . import _options as options
 from ._output import JsonOption, print_json
 from ._screen import out
-from ._show import table
+from ._show import show, table
 from ._verb import verb
 
 EXAMPLES = (
@@ -111,7 +111,7 @@ def _show_facts(facts: Mapping[str, Any], title: str) -> None:
     made.columns[1].no_wrap = False
     for name, value in facts.items():
         made.add_row(f"[dim]{escape(name)}[/dim]", escape(_text(value)))
-    out.print(made)
+    show(made)
 
 
 def _text(value: Any) -> str:

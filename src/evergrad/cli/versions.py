@@ -14,7 +14,7 @@ from evergrad.continual import StoreError, Version, VersionStore
 from . import _options as options
 from ._output import FAILURE, JsonOption, UserError, print_json
 from ._screen import out
-from ._show import percent, table
+from ._show import percent, show, table
 from ._verb import verb
 
 EXAMPLES = (
@@ -100,7 +100,7 @@ def _show(rows: list[dict[str, Any]], verify: bool) -> None:
     made = table(*columns, *(["files"] if verify else []))
     made.columns[0].no_wrap = True
     for column in (made.columns[2], made.columns[5]):  # paths, and a number per retained text
-        column.no_wrap, column.overflow, column.justify = False, "fold", "left"
+        column.no_wrap, column.justify = False, "left"
     for row in rows:
         name = f"{row['version']} [green]current[/green]" if row["current"] else row["version"]
         if "created" not in row:
@@ -117,7 +117,7 @@ def _show(rows: list[dict[str, Any]], verify: bool) -> None:
             "accepted" if row["accepted"] else "[yellow]rejected[/yellow]",
         ]
         made.add_row(*cells, *(["[green]intact[/green]"] if verify else []))
-    out.print(made)
+    show(made)
     for row in rows:
         if row["problem"]:
             out.print(f"[red]{row['version']}:[/red] {escape(row['problem'])}", soft_wrap=True)
