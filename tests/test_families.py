@@ -656,6 +656,11 @@ def test_initial_loss_is_that_of_guessing(name):
 @pytest.mark.parametrize(
     ("name", "frozen"),
     [
+        ("gpt2", ["wte", "wpe"]),
+        ("gpt2", ["wpe", "blocks.0"]),
+        ("gpt2", ["wte", "wpe", "blocks.0", "blocks.1"]),
+        ("gpt2", ["wte", "wpe", "blocks", "norm.bias"]),
+        ("gpt2", ["wte", "wpe", "blocks.0.norm_1", "blocks.0.attention.qkv", "blocks.1.mlp"]),
         ("llama", ["embedding", "blocks.0"]),
         ("llama", ["embedding", "blocks", "norm"]),
         ("bert", ["words", "positions", "segments", "norm", "blocks.0"]),

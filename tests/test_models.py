@@ -273,37 +273,6 @@ def test_tokens_must_lie_in_the_vocabulary():
         drawn_model().logits(np.array([CONFIG.vocab_size]))
 
 
-# Freezing.
-
-
-@pytest.mark.parametrize(
-    "frozen",
-    [
-        ["wte", "wpe"],
-        ["wpe", "blocks.0"],
-        ["wte", "wpe", "blocks.0", "blocks.1"],
-        ["wte", "wpe", "blocks", "norm.bias"],
-        ["wte", "wpe", "blocks.0.norm_1", "blocks.0.attention.qkv", "blocks.1.mlp"],
-    ],
-    ids=lambda names: "+".join(names),
-)
-def test_frozen_parts_leave_the_other_gradients_alone(frozen, rng):
-    model, batch = drawn_model(), drawn_batch(rng)
-    model.loss(batch)[1]()
-    expected = gradients(model)
-    model.freeze(*frozen)
-    model.flat.grad.fill(0)
-    model.loss(batch)[1]()
-    learned = 0
-    for name, parameter in model.named_parameters():
-        if any(f"{name}.".startswith(f"{prefix}.") for prefix in frozen):
-            assert parameter.grad is None
-        else:
-            np.testing.assert_array_equal(parameter.grad, expected[name], err_msg=name)
-            learned += parameter.data.size
-    assert model.flat.data.size == learned
-
-
 # Initialisation and dropout.
 
 
