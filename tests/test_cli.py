@@ -502,6 +502,17 @@ def test_a_tokenizer_of_a_larger_model_is_refused(chatty, texts, verb):
     assert "Traceback" not in error
 
 
+def test_a_missing_tokenizer_is_told_with_the_remedy(chatty):
+    folder = chatty[1]
+    (folder / "tokenizer.json").rename(folder / "vocab.json")
+    run = evergrad("generate", "The", "--model", folder)
+    assert (run.returncode, run.stdout) == (1, "")
+    told = (
+        f"evergrad: {folder}: texts need a tokenizer: expected a tokenizer.json, found vocab.json"
+    )
+    assert run.stderr.startswith(f"{told}; to make one, in Python: import transformers; ")
+
+
 @pytest.mark.parametrize("verb", ["generate", "explain", "eval", "chat"])
 def test_weights_that_have_diverged_get_a_line(chatty, texts, verb):
     model, folder = chatty

@@ -316,17 +316,9 @@ def open_model(store: Path, version: str | None, model: str | Path | None) -> tu
 def _no_tokenizer(path: Path) -> str:
     if path.is_file():
         return f"{path}: no tokenizer in it, which texts need"
-    from evergrad.text.tokenizer import older_files
+    from evergrad.text.tokenizer import missing
 
-    message = f"{path}: no tokenizer.json, which texts need"
-    found = older_files(path)
-    if not found:
-        return message
-    folder = repr(str(path))
-    return (
-        f"{message}, but {' and '.join(found)}; to make one of it, in Python: import transformers;"
-        f" transformers.AutoTokenizer.from_pretrained({folder}).save_pretrained({folder})"
-    )
+    return f"{path}: texts need a tokenizer: {missing(path)}"
 
 
 def open_decoder(store: Path, version: str | None, model: str | Path | None) -> tuple[Path, Any]:

@@ -255,7 +255,8 @@ class Tokenizer:
         from . import overrides  # a GGUF file needs none
 
         folder = Path(folder)
-        _check_present(folder)
+        if not (folder / "tokenizer.json").exists():
+            raise FileNotFoundError(f"{folder}: {missing(folder)}")
         inner = _read(folder / "tokenizer.json")
         names = ("special_tokens_map", "tokenizer_config", "generation_config", "config")
         roles, settings, generation, config = (_Settings(folder / f"{n}.json") for n in names)
@@ -765,20 +766,15 @@ _OLDER = (
 _OLDER_SETTINGS = ("special_tokens_map.json", "added_tokens.json")
 
 
-def older_files(folder: Path) -> list[str]:
-    """Those that hold a folder's tokenizer in a form that is not read."""
-    return [name for name in _OLDER if (folder / name).is_file()]
-
-
-def _check_present(folder: Path) -> None:
-    if (folder / "tokenizer.json").exists():
-        return
-    older = older_files(folder)
+def missing(folder: Path) -> str:
+    """What is said where there is no tokenizer.json: with how to make one of older files."""
+    older = [name for name in _OLDER if (folder / name).is_file()]
     if not older:
-        raise FileNotFoundError(f"{folder}: expected a tokenizer.json, found none")
+        return "expected a tokenizer.json, found none"
     path = str(folder)
-    raise FileNotFoundError(
-        f"{folder}: expected a tokenizer.json, found {', '.join(older)}; to make one:"
+    return (
+        f"expected a tokenizer.json, found {', '.join(older)}; to make one, in Python:"
+        " import transformers;"
         f" transformers.AutoTokenizer.from_pretrained({path!r}).save_pretrained({path!r})"
     )
 
