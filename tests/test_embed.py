@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pydoc_data.topics
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import transformers
 
 from evergrad import io, models, ops
 from evergrad.bench.inference import reviews
-from evergrad.tasks import Embedder
+from evergrad.tasks import Embedder, embed
 from evergrad.text import Tokenizer
 
 
@@ -136,6 +137,12 @@ def test_the_length_is_the_tokenizer_s_where_no_other_is_given(folder, tmp_path)
     for given, expected in ((64, 64), (int(1e30), 512)):
         config.write_text(json.dumps(settings | {"model_max_length": given}))
         assert Embedder.from_pretrained(other).max_tokens == expected
+
+
+def test_where_standard_error_is_closed_no_bar_is_shown(embedder, monkeypatch):
+    monkeypatch.setattr(embed, "PATIENCE", -1.0)  # of somebody who looks
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(embedder.encode(["a text"])) == 1
 
 
 def test_texts_are_any_iterable(embedder):

@@ -615,6 +615,11 @@ def test_plain_lines_off_a_terminal_and_silence(capfd):
     assert captured.out == captured.err == ""
 
 
+def test_where_standard_error_is_closed_nothing_is_shown(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert len(quiet_fit(tiny_model(), tiny_config(), progress=True)) > 1
+
+
 BAR = textwrap.dedent("""
     import numpy as np
     from evergrad.models import GPT2, GPT2Config

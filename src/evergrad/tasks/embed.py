@@ -258,7 +258,7 @@ def _watched(batches: Sequence[slice], progress: bool | None) -> Iterator[slice]
 
 
 def _bar(texts: int, progress: bool | None) -> Any:
-    if progress is None and not sys.stderr.isatty():
+    if progress is None and not (sys.stderr and sys.stderr.isatty()):
         return None
     try:
         from rich.console import Console

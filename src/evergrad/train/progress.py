@@ -19,7 +19,7 @@ class Progress(AbstractContextManager["Progress"], Protocol):
 
 def show_progress(label: str, wanted: bool) -> Progress:
     """The display that fits: none, a bar (`rich`, on a terminal), or plain lines; on stderr."""
-    if not wanted:
+    if not wanted or sys.stderr is None:  # closed: nobody looks
         return Silence()
     if sys.stderr.isatty():
         try:
