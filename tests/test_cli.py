@@ -680,6 +680,7 @@ def test_rejection_has_its_own_exit_code_and_rollback_goes_back(store, texts, tm
     [
         (["train", "{texts}/missing.txt"], 1, "no such file, folder or glob"),
         (["train", "{texts}/*.none"], 1, "no such file, folder or glob"),
+        (["train", ""], 1, "the name of a text is empty"),
         (["train", "{texts}/empty.txt"], 1, "no text in it"),
         (["train", "{texts}/nothing"], 1, "no text in it"),
         (["train", "{texts}/code/image.bin"], 1, "no text in it"),

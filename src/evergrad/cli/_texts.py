@@ -56,6 +56,8 @@ def read(name: str) -> list[str]:
     UserError
         When there is no such file, or no text in what there is.
     """
+    if not name:  # as of a variable that is not set; Python takes it for the folder it is in
+        raise UserError("the name of a text is empty")
     path = Path(name)
     if path.is_dir():
         files = [file for file in path.rglob("*") if not _hidden(file.relative_to(path))]
