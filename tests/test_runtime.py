@@ -340,6 +340,12 @@ class TestNumbaThreads:
         assert succeeds(code, NUMBA_NUM_THREADS="2") == "1"
 
 
+@pytest.mark.parametrize("embedding", ["sys.argv = []", "del sys.argv"])
+def test_imports_where_python_is_embedded(embedding: str) -> None:
+    code = f"import sys; {embedding}\nimport evergrad; print(evergrad.get_num_threads() > 0)"
+    assert succeeds(code) == "True"
+
+
 THREADS = "import evergrad; print(evergrad.get_num_threads())"
 
 

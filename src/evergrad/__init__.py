@@ -59,6 +59,7 @@ if not TYPE_CHECKING:
     )
     # The command line (`-m` while Python looks for it, or its script's name) loads the kernels
     # itself, since it has a line for what goes wrong in that, and for Ctrl-C.
-    if os.path.basename(sys.argv[0]) not in ("-m", "evergrad"):
+    _program = (getattr(sys, "argv", None) or [""])[0]  # embedded, Python may have none
+    if os.path.basename(_program) not in ("-m", "evergrad"):
         for _name in ("ops", *_KERNELS):
             __getattr__(_name)
