@@ -268,6 +268,23 @@ def test_gil_is_given_away(op: Any) -> None:
     assert during > 0
 
 
+@native
+def test_daemon_threads_may_compute_when_the_program_ends() -> None:
+    """They wait for its end: coming back from an op, they ended it by an abort."""
+    code = (
+        "import threading, time, numpy as np\n"
+        "from evergrad import _native, ops\n"
+        "x = np.ones((64, 4096), np.float32)\n"
+        "def forever(use):\n"
+        "    while True: use()\n"
+        "for use in (lambda: ops.softmax(x), lambda: ops.linear(x, x), _native.round_trip):\n"
+        "    threading.Thread(target=forever, args=(use,), daemon=True).start()\n"
+        "time.sleep(0.05)\n"
+        "print('at the end')\n"
+    )
+    assert succeeds(code, EVERGRAD_BACKEND="native") == "at the end"
+
+
 class TestNumberOfThreads:
     def test_scoped(self) -> None:
         before = evergrad.get_num_threads()
@@ -451,6 +468,23 @@ class TestPool:
             "sys.last = [evergrad.ops.relu(np.ones(n, np.float32)) for n in (1, 1000, 10**6)]\n"
         )
         succeeds(code)
+
+    def test_goes_back_where_python_has_no_memory_for_the_array(self) -> None:
+        from evergrad import _native
+
+        python_s = pytest.importorskip("_testcapi")
+        before = _native.pool_stats()["live_bytes"]
+        refused = 0
+        for nth in range(20):  # of Python's allocations, the one that fails
+            python_s.set_nomemory(nth, nth + 1)
+            try:
+                ops.empty((2, 3))
+            except MemoryError:
+                refused += 1
+            finally:
+                python_s.remove_mem_hooks()
+            assert _native.pool_stats()["live_bytes"] == before
+        assert 0 < refused < 20
 
     def test_freed_in_another_thread(self) -> None:
         x = normal(300, 300)

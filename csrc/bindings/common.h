@@ -8,8 +8,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <unistd.h>
+
 #include <array>
 #include <cstdint>
+#include <cstring>
+#include <memory>
 #include <new>
 #include <optional>
 #include <string>
@@ -33,10 +37,10 @@ inline Array empty(const Shape& shape) {
     if (__builtin_mul_overflow(size, static_cast<std::size_t>(n), &size)) throw std::bad_alloc();
   }
   if (__builtin_mul_overflow(size, sizeof(float), &size)) throw std::bad_alloc();
-  void* memory = evergrad_pool_alloc(size);
+  std::unique_ptr<void, void (*)(void*)> memory(evergrad_pool_alloc(size), &evergrad_pool_free);
   if (!memory) throw std::bad_alloc();
-  py::capsule owner(memory, [](void* p) { evergrad_pool_free(p); });
-  return py::array_t<float>(shape, static_cast<const float*>(memory), owner);
+  const py::capsule owner(memory.get(), &evergrad_pool_free);
+  return py::array_t<float>(shape, static_cast<const float*>(memory.release()), owner);
 }
 
 inline Array zeros(const Shape& shape) {
@@ -64,15 +68,26 @@ int activation_code(const std::optional<std::string>& name);
 // The C API's number of a format of few bits.
 int kind_code(const std::string& name);
 
+// What f, which throws nothing, gives without the GIL.
+template <class F>
+auto without_gil(F&& f) {
+  PyThreadState* const thread = PyEval_SaveThread();
+  const auto result = f();
+  // Before 3.14, Python ends a daemon thread that wants the GIL of an interpreter that is ending by
+  // unwinding its stack: past destructors that need the GIL, and through any that may not throw
+  // (as pybind11's own), which ends the process. As in 3.14, such a thread waits for the end.
+  try {
+    PyEval_RestoreThread(thread);
+  } catch (...) {
+    for (;;) pause();
+  }
+  return result;
+}
+
 // Runs f without the GIL and turns its status into an exception.
 template <class F>
 void call(F&& f) {
-  int status;
-  {
-    py::gil_scoped_release release;
-    status = f();
-  }
-  if (status == EVERGRAD_NO_MEMORY) throw std::bad_alloc();
+  if (without_gil(f) == EVERGRAD_NO_MEMORY) throw std::bad_alloc();
 }
 
 // [batch, tokens, heads, head_dim], or packed [total, heads, head_dim].

@@ -57,14 +57,21 @@ void register_runtime(py::module_& m) {
       },
       "Bytes in use, bytes kept for reuse, and how often the system was asked.");
   m.def("pool_trim", &pool_trim, "Give the buffers kept for reuse back to the system.");
-  m.def("round_trip", &round_trip, py::call_guard<py::gil_scoped_release>(),
-        "Nanoseconds of a cache line's way to the second worker and back; 0 without one.");
-  m.def("measure_fma_peak", &evergrad_measure_fma_peak, py::arg("seconds"),
-        py::call_guard<py::gil_scoped_release>(),
-        "GFLOP/s of fused multiply-adds, with the threads in use.");
-  m.def("measure_bandwidth", &evergrad_measure_bandwidth, py::arg("seconds"),
-        py::call_guard<py::gil_scoped_release>(),
-        "GB/s to and from memory, with the threads in use.");
+  m.def(
+      "round_trip", [] { return without_gil(round_trip); },
+      "Nanoseconds of a cache line's way to the second worker and back; 0 without one.");
+  m.def(
+      "measure_fma_peak",
+      [](double seconds) {
+        return without_gil([=] { return evergrad_measure_fma_peak(seconds); });
+      },
+      py::arg("seconds"), "GFLOP/s of fused multiply-adds, with the threads in use.");
+  m.def(
+      "measure_bandwidth",
+      [](double seconds) {
+        return without_gil([=] { return evergrad_measure_bandwidth(seconds); });
+      },
+      py::arg("seconds"), "GB/s to and from memory, with the threads in use.");
 }
 
 }  // namespace evergrad
