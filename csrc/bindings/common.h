@@ -12,7 +12,6 @@
 
 #include <array>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <new>
 #include <optional>
@@ -41,12 +40,6 @@ inline Array empty(const Shape& shape) {
   if (!memory) throw std::bad_alloc();
   const py::capsule owner(memory.get(), &evergrad_pool_free);
   return py::array_t<float>(shape, static_cast<const float*>(memory.release()), owner);
-}
-
-inline Array zeros(const Shape& shape) {
-  Array out = empty(shape);
-  std::memset(out.mutable_data(), 0, static_cast<std::size_t>(out.nbytes()));
-  return out;
 }
 
 inline Shape shape_of(const Array& x) { return Shape(x.shape(), x.shape() + x.ndim()); }
@@ -88,6 +81,14 @@ auto without_gil(F&& f) {
 template <class F>
 void call(F&& f) {
   if (without_gil(f) == EVERGRAD_NO_MEMORY) throw std::bad_alloc();
+}
+
+inline Array zeros(const Shape& shape) {
+  Array out = empty(shape);
+  float* p = mutable_data(out);
+  const int64_t n = out.size();
+  call([&] { return evergrad_zero(n, p); });
+  return out;
 }
 
 // [batch, tokens, heads, head_dim], or packed [total, heads, head_dim].
