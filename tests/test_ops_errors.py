@@ -19,6 +19,7 @@ import evergrad
 from evergrad import ops
 from evergrad.bench import cases
 from evergrad.bench.op import Op, Problem
+from evergrad.ops import _check
 from op_support import BACKENDS, FAST, SEED, plain, succeeds, using
 
 
@@ -323,6 +324,16 @@ def test_zero(backend: str) -> None:
         with pytest.raises(ValueError, match="x: expected a writable array"):
             ops.zero_(frozen)
         assert frozen.all()
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_indices_at_odd_addresses_are_copied(backend: str) -> None:
+    """C++ may take it for granted that a number of 8 bytes lies at a multiple of 8."""
+    odd = np.frombuffer(bytearray(25), np.int64, 3, offset=1)
+    assert not odd.flags.aligned
+    with using(backend):
+        assert _check.indices("x", odd, 1).flags.aligned
+        assert _check.offsets("x", odd).flags.aligned
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -188,6 +188,12 @@ def in_place_or_apart(name: str, out: np.ndarray | None, /, **inputs: np.ndarray
             raise ValueError(f"{name}: expected {other} itself or memory apart from it, got a part")
 
 
+def _int64(x: np.ndarray) -> np.ndarray:
+    """As C-contiguous, aligned int64: x itself where it is."""
+    x = np.asarray(x, _I64, order="C")
+    return x if x.flags.aligned else x.copy()
+
+
 def indices(name: str, x: Any, upper: int, ignore: int | None = None) -> np.ndarray:
     """Check integer indices against [0, upper) (or equal to ``ignore``); returns them as int64."""
     if active.within(x, upper):
@@ -195,7 +201,7 @@ def indices(name: str, x: Any, upper: int, ignore: int | None = None) -> np.ndar
     array(name, x, "an int64 numpy array")
     if x.dtype != _I64 and x.dtype != _I32:
         raise TypeError(f"{name}: expected int64 or int32, got {describe(x)}")
-    x = np.asarray(x, _I64, order="C")
+    x = _int64(x)
     # As unsigned numbers the negative ones are huge: one reduction looks at both bounds.
     if x.size and np.maximum.reduce(x.reshape(-1).view(_U64)) >= upper:
         low, high = int(x.min()), int(x.max())
@@ -221,7 +227,7 @@ def offsets(
     if x.dtype.kind not in "iu":
         raise TypeError(f"{name}: expected an int64 array, got {describe(x)}")
     has_rank(name, x, 1, 1)
-    x = np.asarray(x, _I64, order="C")
+    x = _int64(x)
     if (
         not x.size
         or x.item(0) != 0
