@@ -42,6 +42,7 @@ NOT_OPS = {
     "pack_weight",
     "quantize",
     "rotary_table",
+    "trim",
     "zero_",
 }
 # Backends have these as one function, the activation being an argument of it.

@@ -486,6 +486,37 @@ class TestPool:
             assert _native.pool_stats()["live_bytes"] == before
         assert 0 < refused < 20
 
+    def test_trim(self) -> None:
+        from evergrad import _native
+
+        ops.empty(1000)
+        assert _native.pool_stats()["cached_bytes"] >= 4000
+        ops.trim()
+        assert _native.pool_stats()["cached_bytes"] == 0
+
+    def test_in_a_container(self, tmp_path: Path) -> None:
+        """It keeps a quarter of what its control group may have, not of the machine's memory."""
+        (tmp_path / "memory.max").write_text(f"{256 << 20}\n")
+        (tmp_path / "cpu.max").write_text("100000 100000\n")
+        enter = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+        mount = 'mount --bind "$0" /sys/fs/cgroup && exec "$@"'
+        if (
+            shutil.which("unshare") is None
+            or subprocess.run([*enter, mount, tmp_path, "true"]).returncode
+        ):
+            pytest.skip("needs to mount what looks like a control group's files")
+        code = (
+            "import evergrad\n"
+            "from evergrad import _native, ops\n"
+            "buffers = [ops.empty(4 << 20) for _ in range(8)]\n"
+            "del buffers\n"
+            "print(_native.pool_stats()['cached_bytes'] >> 20, evergrad.get_num_threads())\n"
+        )
+        settings = dict(EVERGRAD_BACKEND="native", EVERGRAD_NUM_THREADS="", OMP_NUM_THREADS="")
+        command = [*enter, mount, tmp_path, sys.executable, "-c", code]
+        seen = subprocess.check_output(command, text=True, env={**os.environ, **settings})
+        assert seen.split() == ["64", "1"]
+
     def test_freed_in_another_thread(self) -> None:
         x = normal(300, 300)
         wanted = ops.relu(x)

@@ -56,7 +56,15 @@ void register_runtime(py::module_& m) {
         return stats;
       },
       "Bytes in use, bytes kept for reuse, and how often the system was asked.");
-  m.def("pool_trim", &pool_trim, "Give the buffers kept for reuse back to the system.");
+  m.def(
+      "pool_trim",
+      [] {
+        call([] {
+          pool_trim();
+          return EVERGRAD_OK;
+        });
+      },
+      "Give the buffers kept for reuse back to the system.");
   m.def(
       "round_trip", [] { return without_gil(round_trip); },
       "Nanoseconds of a cache line's way to the second worker and back; 0 without one.");

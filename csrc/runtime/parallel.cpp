@@ -6,11 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 
 #include "evergrad/evergrad.h"
+#include "runtime/cgroup.h"
 #include "runtime/fork.h"
 
 namespace evergrad {
@@ -19,34 +18,6 @@ namespace {
 constexpr int most_configured = 1024;
 std::atomic<int> configured{0};  // 0: not set, follow the default
 int initial_omp_threads = 1;
-
-// The CPU quota of one cgroup v2 or v1 file, in cores; 0 when there is none.
-double quota_of(const char* path, bool v1) {
-  std::FILE* file = std::fopen(path, "r");
-  if (!file) return 0;
-  double quota = 0, period = 100000;
-  const int fields = std::fscanf(file, v1 ? "%lf" : "%lf %lf", &quota, &period);
-  std::fclose(file);
-  return fields >= 1 && quota > 0 && period > 0 ? quota / period : 0;
-}
-
-double cgroup_cores() {
-  char line[512], path[640];
-  if (std::FILE* file = std::fopen("/proc/self/cgroup", "r")) {
-    while (std::fgets(line, sizeof line, file))
-      if (std::strncmp(line, "0::", 3) == 0) {
-        line[std::strcspn(line, "\n")] = 0;
-        std::snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
-        if (const double cores = quota_of(path, false)) {
-          std::fclose(file);
-          return cores;
-        }
-      }
-    std::fclose(file);
-  }
-  if (const double cores = quota_of("/sys/fs/cgroup/cpu.max", false)) return cores;
-  return quota_of("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", true);
-}
 
 int cores() {
   int n = 1;

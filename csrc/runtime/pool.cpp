@@ -9,6 +9,8 @@
 #include <mutex>
 #include <new>
 
+#include "runtime/cgroup.h"
+
 namespace evergrad {
 namespace {
 
@@ -45,8 +47,12 @@ class Pool {
  public:
   Pool() {
     const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-    cache_limit_ =
-        pages > 0 && size > 0 ? std::size_t(pages) / 4 * std::size_t(size) : huge_page * 256;
+    std::size_t memory =
+        pages > 0 && size > 0 ? std::size_t(pages) * std::size_t(size) : huge_page * 1024;
+    // What is kept for later must not be what a container is killed for.
+    const double ours = cgroup_memory();
+    if (ours > 0 && ours < static_cast<double>(memory)) memory = static_cast<std::size_t>(ours);
+    cache_limit_ = memory / 4;
   }
 
   void* alloc(std::size_t bytes) {

@@ -1,7 +1,8 @@
 // The buffer pool: output arrays and scratch come from here and go back.
 //
 // The kernel hands out fresh pages zeroed, one fault each: for a large output that costs as much as
-// computing it. Buffers that are freed are kept by size and handed out again.
+// computing it. Buffers that are freed are kept by size and handed out again: up to a quarter of
+// the memory that the machine has, or that the control group leaves us.
 #pragma once
 
 #include <cstddef>

@@ -67,6 +67,7 @@ class _Active:
     float64: bool
     empty: Callable[[int | tuple[int, ...]], np.ndarray]
     zero_: Callable[[np.ndarray], None]
+    pool_trim: Callable[[], None]
     apart: Callable[..., bool]
     plain: Callable[..., bool]
     rowwise: Callable[..., bool]
@@ -94,6 +95,10 @@ def _zero(x: np.ndarray) -> None:
     x.fill(0)
 
 
+def _keeps_nothing() -> None:
+    pass
+
+
 def _apart(x: np.ndarray, *others: np.ndarray | None) -> bool:
     """Whether the memory that x spans meets that of no other array (or None)."""
     return not any(other is not None and np.may_share_memory(x, other) for other in others)
@@ -108,6 +113,7 @@ def _never(*args: Any) -> bool:
 _HELPERS: dict[str, Callable[..., Any]] = {
     "empty": _empty,
     "zero_": _zero,
+    "pool_trim": _keeps_nothing,
     "apart": _apart,
     "plain": _never,
     "rowwise": _never,

@@ -43,7 +43,7 @@ from .loss import (
     mse_loss,
     mse_loss_backward,
 )
-from .memory import empty, zero_
+from .memory import empty, trim, zero_
 from .norm import layer_norm, layer_norm_backward, rms_norm, rms_norm_backward
 from .optimizer import (
     adam_step,
@@ -122,5 +122,6 @@ __all__ = [
     "swiglu_backward",
     "tanh",
     "tanh_backward",
+    "trim",
     "zero_",
 ]

@@ -12,7 +12,8 @@ def empty(shape: int | tuple[int, ...]) -> np.ndarray:
     """An uninitialised float32 array whose memory is recycled when the array dies.
 
     Pages of a fresh large allocation cost as much as a kernel; a recycled buffer has none to fault
-    in.
+    in. Outputs of all ops come from the same pool. It keeps up to a quarter of the memory of the
+    machine, or of a container that has less, until `trim` gives it back.
 
     Parameters
     ----------
@@ -70,3 +71,17 @@ def zero_(x: np.ndarray) -> np.ndarray:
     _check.output("x", x, x.shape, "x", x)
     active.zero_(x)
     return x
+
+
+def trim() -> None:
+    """Give the memory that is kept for the next outputs back to the system.
+
+    For a program that is done with large arrays and lives on: ops that follow take fresh memory,
+    which costs time.
+
+    Examples
+    --------
+    >>> from evergrad import ops
+    >>> ops.trim()
+    """
+    active.pool_trim()
