@@ -149,6 +149,23 @@ class TestDecided:
             got = dvalue(query, key, value, dout)
         np.testing.assert_allclose(got, exact, rtol=1e-6, atol=2e-6)
 
+    @pytest.mark.parametrize("tokens", [(1, 1), (7, 3), (2, 600)], ids=str)
+    def test_attention_of_few_queries_takes_large_scores_back(
+        self, tokens: tuple[int, int], backend: str
+    ) -> None:
+        """Their scores are made in another order forth, and so they are back."""
+        if backend == "numba":
+            pytest.skip("its compiler may choose the order of a sum anew in each kernel")
+        rng = np.random.default_rng(SEED)
+        query, dout = rng.standard_normal((2, 1, tokens[0], 1, 64), np.float32)
+        key, value = rng.standard_normal((2, 1, tokens[1], 1, 64), np.float32)
+        query *= 1e5
+        with using(backend):
+            out, lse = ops.attention(query, key, value, return_lse=True)
+            dvalue = ops.attention_backward(dout, query, key, value, out, lse)[2]
+        # Each query has one key that has it all.
+        np.testing.assert_allclose(dvalue.sum(1), dout.sum(1), rtol=1e-5, atol=1e-5)
+
     def test_packed_sequences_do_not_see_each_other(self, backend: str) -> None:
         dims = dict(tokens_q=(5, 9, 4), heads=(2, 1), head_dim=8)
         problem = Case(cases.PACKED_ATTENTION, dims).problem(SEED)

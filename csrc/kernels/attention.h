@@ -679,7 +679,7 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
   const AttentionHead& h = *head;
   const Range keys = {k_begin, k_end};
   const i64 d = h.head_dim, dp = padded_dim(d), dw = vector_dim(d);
-  const bool changed = changes_scores(h);
+  const bool few = are_few(h), changed = changes_scores(h);
   float* key = scratch;
   float* value = key + chunk_k * dp;
   float* dk = value + chunk_k * dp;
@@ -729,10 +729,13 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
         const i64 j0 = c0 + b0, height = min_of(block_k, size - b0);
         const Part part = part_of(h, p, keys, j0, height);
         const float *k_block = key + b0 * dp, *v_block = value + b0 * dp;
+        // The bits of the way forth: those of large scores are all that their probabilities have.
+        if (few) few_scores(h, p.rows, keys, j0, part, q_rows, s);
         for_parts(part, [&](i64 v, i64 vectors, Range r) {
           const i64 at = r.begin * nr + v * Vec::width;
-          product<false>(r.end - r.begin, vectors, d, k_block + r.begin * dp, dp,
-                         q + v * Vec::width, nr, s + at, nr, false);
+          if (!few)
+            product<false>(r.end - r.begin, vectors, d, k_block + r.begin * dp, dp,
+                           q + v * Vec::width, nr, s + at, nr, false);
           product<false>(r.end - r.begin, vectors, d, v_block + r.begin * dp, dp,
                          dout + v * Vec::width, nr, ds + at, nr, false);
         });
