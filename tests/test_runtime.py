@@ -376,7 +376,7 @@ class TestEnvironment:
             ("3", "1", 3),
             ("1", "3", 1),
             (None, "3,2", 3),
-            (None, "99999999999", 1024),
+            (None, "4294967296", 1024),
         ],
     )
     def test_threads(self, ours: str | None, omp: str | None, wanted: int) -> None:
