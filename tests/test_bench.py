@@ -31,6 +31,7 @@ from evergrad.bench.steps import INFERENCE, STEPS
 from evergrad.bench.training import Training
 from evergrad.bench.worker import EndedEarlyError, workers
 
+ROTARIES = (cases.ROTARY, cases.ROTARY_PACKED)
 LIMITS = Limits(threads=2, flops=100e9, bandwidth=10e9)
 
 
@@ -167,6 +168,42 @@ def test_pytorch_can_be_timed_both_ways(op):
     case = Case(op, op.tests[0])
     for backward in directions(case):
         call_of("torch", case.problem(), backward)()
+
+
+@pytest.mark.parametrize(
+    ("op", "dims", "kernels", "without"),
+    [
+        (cases.SGD, cases.SGD.bench[0], {"aten::_fused_sgd_"}, set()),
+        (cases.ADAM, cases.ADAM.bench[0], {"aten::_fused_adamw_"}, set()),
+        *[
+            (op, dims, {"aten::_scaled_dot_product_flash_attention_for_cpu"}, {"aten::softmax"})
+            for op in (cases.CHANGED_ATTENTION, cases.PACKED_ATTENTION)
+            for dims in op.bench
+            if not {"softcap", "dropout_p"} & set(dims)
+        ],
+        *[(op, op.bench[0], {"aten::roll"}, {"aten::index"}) for op in ROTARIES],
+        *[(op, op.bench[1], {"aten::view_as_complex"}, {"aten::index"}) for op in ROTARIES],
+    ],
+)
+@pytest.mark.usefixtures("one_thread")
+def test_pytorch_is_timed_at_its_own_kernels(op, dims, kernels, without):
+    profiler = pytest.importorskip("torch.profiler")
+    small = {**dims, "n": 100} if "n" in dims else dims
+    call = call_of("torch", Case(op, small).problem(), False)
+    with profiler.profile() as profile:
+        call()
+    called = {event.name for event in profile.events()}
+    assert kernels <= called
+    assert not without & called
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("op", [op for op in cases.OPS if op.name == "attention" and op.torch])
+def test_masks_are_no_part_of_what_pytorch_is_timed_at(op, monkeypatch):
+    calls = [call_of("torch", Case(op, dims).problem(), False) for dims in op.tests]
+    monkeypatch.setattr(cases.attention, "visible_to", None)
+    for call in calls:
+        call()
 
 
 # --- turns --------------------------------------------------------------------------------------

@@ -119,94 +119,97 @@ def attention_flops(c: Any) -> float:
     return pairs * heads * (4 * head_dim + EXP)
 
 
-def torch_attention(F: Any, t: Any) -> Any:
-    """PyTorch's own kernel; sequences of several lengths are padded to the longest."""
+def hidden(t: Any, tokens_q: int, tokens_k: int) -> Any:
+    """What is added to scores so that hidden keys have no weight, ALiBi and a float mask included;
+    None where nothing is."""
     torch = pytorch()
+    seen = torch.as_tensor(visible_to(t, tokens_q, tokens_k))
+    added = torch.zeros(seen.shape, dtype=t.query.dtype).masked_fill(~seen, -torch.inf)
+    if hasattr(t, "alibi_slopes"):
+        place = torch.arange(tokens_q)[:, None] + tokens_k - tokens_q
+        distance = (place - torch.arange(tokens_k)).abs()
+        # Four dimensions: the kernel refuses three.
+        added = added - t.alibi_slopes[None, :, None, None] * distance
+    mask = getattr(t, "attn_mask", None)
+    if mask is not None:
+        added = added.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else added + mask
+    return added if added.count_nonzero() else None
 
-    def attend(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
-        tokens_q, tokens_k = query.shape[1], key.shape[1]
-        plain = mask is None and tokens_q == tokens_k and not hasattr(t, "window_size")
-        if mask is None and not plain and (t.is_causal or hasattr(t, "window_size")):
-            mask = torch.as_tensor(visible_to(t, tokens_q, tokens_k))
+
+def torch_attention(F: Any, t: Any) -> Any:
+    """PyTorch's own kernel, one sequence of several after the other: padded to the longest they
+    take it twice as long. What does not hang on query, key and value is made before."""
+    torch = pytorch()
+    changed = hasattr(t, "alibi_slopes") or getattr(t, "attn_mask", None) is not None
+
+    def prepared(tokens_q: int, tokens_k: int) -> dict[str, Any]:
+        # PyTorch aligns is_causal top-left.
+        plain = t.is_causal and tokens_q == tokens_k and not hasattr(t, "window_size")
+        if plain and not changed:
+            return dict(is_causal=True)
+        return dict(attn_mask=hidden(t, tokens_q, tokens_k))
+
+    def attend(query: Any, key: Any, value: Any, options: dict[str, Any]) -> Any:
+        heads = (x.transpose(1, 2) for x in (query, key, value))
+        enable_gqa = query.shape[2] != key.shape[2]
         out = F.scaled_dot_product_attention(
-            *(x.transpose(1, 2) for x in (query, key, value)),
-            attn_mask=mask,
-            is_causal=t.is_causal and plain,  # PyTorch aligns is_causal top-left
-            scale=t.scale,
-            enable_gqa=query.shape[2] != key.shape[2],
+            *heads, scale=t.scale, enable_gqa=enable_gqa, **options
         )
         return out.transpose(1, 2)
 
-    if not hasattr(t, "cu_seqlens_q"):
-        return lambda: attend(t.query, t.key, t.value)
     lengths = sequences_of(t)
-    if any(q != k for q, k in lengths) or not lengths:
+    if not hasattr(t, "cu_seqlens_q"):
+        options = prepared(t.query.shape[1], t.key.shape[1])
+        return lambda: attend(t.query, t.key, t.value, options)
+    each = [prepared(*pair) for pair in lengths]
+    tokens_q, tokens_k = [q for q, _ in lengths], [k for _, k in lengths]
 
-        def each() -> Any:
-            parts = (
-                attend(q[None], k[None], v[None])[0]
-                for q, k, v in zip(
-                    t.query.split([q for q, _ in lengths]),
-                    t.key.split([k for _, k in lengths]),
-                    t.value.split([k for _, k in lengths]),
-                    strict=True,
-                )
-            )
-            return torch.cat([t.query[:0], *parts])
+    def run() -> Any:
+        query, key, value = t.query.split(tokens_q), t.key.split(tokens_k), t.value.split(tokens_k)
+        parts = (
+            attend(q[None], k[None], v[None], options)[0]
+            for q, k, v, options in zip(query, key, value, each, strict=True)
+        )
+        return torch.cat([t.query[:0], *parts])
 
-        return each
-    # As models without packing do: padding is computed. It is made and undone outside of what is
-    # timed as far as can be; causal queries never see it.
-    longest = max(q for q, _ in lengths)
-    held = torch.arange(longest) < torch.as_tensor([q for q, _ in lengths])[:, None]
-    place = held.flatten().nonzero()[:, 0]
-    query, key, value = (
-        x.new_zeros(*held.shape, *x.shape[1:]).masked_scatter(held[..., None, None], x)
-        for x in (t.query, t.key, t.value)
-    )
-    mask = held[:, None, None, :]
-    if t.is_causal:
-        mask = None if not hasattr(t, "window_size") else visible_to(t, longest, longest)
-    elif hasattr(t, "window_size"):
-        mask = mask & torch.as_tensor(visible_to(t, longest, longest))
-    mask = None if mask is None else torch.as_tensor(mask)
-    return lambda: attend(query, key, value, mask).flatten(0, 1).index_select(0, place)
+    return run
 
 
 def torch_changed_attention(F: Any, t: Any) -> Any:
-    """The formula in the open: PyTorch has no kernel for all of it."""
+    """PyTorch's own kernel where it can; it has no softcap, is slower with a bias that has a
+    gradient than the formula in the open, and draws other numbers for dropout."""
+    softcap, dropout_p = getattr(t, "softcap", 0.0), getattr(t, "dropout_p", 0.0)
+    if not softcap and not dropout_p and t.bias is None:
+        return torch_attention(F, t)
     torch = pytorch()
     heads, tokens_q, tokens_k = t.query.shape[2], t.query.shape[1], t.key.shape[1]
-    seen = torch.as_tensor(visible_to(t, tokens_q, tokens_k))
+    mask = hidden(t, tokens_q, tokens_k)
+    empty = None if mask is None else (mask == -torch.inf).all(-1, keepdim=True)
+    if empty is not None and not empty.any():
+        empty = None
     kept = None
-    if getattr(t, "dropout_p", 0.0):
+    if dropout_p:
         ones = np.ones((t.query.shape[0], heads, tokens_q, tokens_k), np.float32)
-        mask = ops.dropout(ones, t.dropout_p, seed=t.seed, offset=t.offset)
-        kept = torch.as_tensor(mask != 0).to(t.query.dtype) / (1 - t.dropout_p)
+        drawn = ops.dropout(ones, dropout_p, seed=t.seed, offset=t.offset)
+        kept = torch.as_tensor(drawn != 0).to(t.query.dtype) / (1 - dropout_p)
+    scale = t.query.shape[-1] ** -0.5 if t.scale is None else t.scale
 
     def run() -> Any:
         query, key, value = (x.transpose(1, 2) for x in (t.query, t.key, t.value))
-        key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
-        scale = query.shape[-1] ** -0.5 if t.scale is None else t.scale
-        scores = scale * query @ key.transpose(-1, -2)
-        if getattr(t, "softcap", 0.0):
-            scores = t.softcap * torch.tanh(scores / t.softcap)
-        if hasattr(t, "alibi_slopes"):
-            place = torch.arange(tokens_q)[:, None] + tokens_k - tokens_q
-            distance = (place - torch.arange(tokens_k)).abs()
-            scores = scores - t.alibi_slopes[:, None, None] * distance
+        if key.shape[1] != heads:
+            key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
+        scores = (scale / (softcap or 1.0)) * query @ key.transpose(-1, -2)
+        if softcap:
+            scores = softcap * torch.tanh(scores)
         if t.bias is not None:
             scores = scores + t.bias
-        visible = seen
-        if hasattr(t, "attn_mask"):
-            if t.attn_mask.dtype == torch.bool:
-                visible = visible & t.attn_mask
-            else:
-                scores = scores + t.attn_mask
-                visible = visible & (t.attn_mask != -torch.inf)
-        scores = scores.masked_fill(~visible, -torch.inf)
-        empty = ~visible.any(-1, keepdim=True)
-        probabilities = torch.softmax(scores.masked_fill(empty, 0.0), -1).masked_fill(empty, 0.0)
+        if mask is not None:
+            scores = scores + mask
+        if empty is not None:
+            scores = scores.masked_fill(empty, 0.0)
+        probabilities = torch.softmax(scores, -1)
+        if empty is not None:
+            probabilities = probabilities.masked_fill(empty, 0.0)
         if kept is not None:
             probabilities = probabilities * kept
         return (probabilities @ value).transpose(1, 2)

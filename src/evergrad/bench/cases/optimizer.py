@@ -82,7 +82,7 @@ def draw_sgd(rng: Generator, n: int, momentum: float = 0.9, **options: Any) -> d
 def torch_sgd(F: Any, t: Any) -> Any:
     buffers = {} if getattr(t, "first", False) else dict(momentum_buffer="momentum_buffer")
     options = {k: getattr(t, k) for k in ("dampening", "nesterov", "weight_decay") if hasattr(t, k)}
-    return torch_optimizer("SGD", 0, buffers, t, momentum=t.momentum, **options)
+    return torch_optimizer("SGD", 0, buffers, t, momentum=t.momentum, fused=True, **options)
 
 
 SGD = Op(

@@ -31,22 +31,24 @@ def draw_rotary(
 
 
 def torch_rotary(F: Any, t: Any) -> Any:
+    """As models do it: the tables are laid out once, for all layers and steps. Neighbours are
+    turned as complex numbers; halves meet each other by a roll, with the sign in the sines."""
     torch = pytorch()
+    d = t.cos.shape[1]
+    rows = torch.arange(t.x.shape[-3]) if t.positions is None else t.positions
+    cos, sin = t.cos[rows][..., None, :], t.sin[rows][..., None, :]
+    turns = torch.complex(cos, sin)
+    both, signed = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
 
-    def run() -> Any:
-        d = t.cos.shape[1]
-        rows = torch.arange(t.x.shape[-3]) if t.positions is None else t.positions
-        cos, sin = t.cos[rows][..., None, :], t.sin[rows][..., None, :]
-        x, rest = t.x[..., : 2 * d], t.x[..., 2 * d :]
+    def turned(x: Any) -> Any:
         if t.interleaved:
-            a, b = x[..., 0::2], x[..., 1::2]
-            turned = torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
-        else:
-            a, b = x[..., :d], x[..., d:]
-            turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
-        return torch.cat((turned, rest), -1)
+            pairs = torch.view_as_complex(x.contiguous().unflatten(-1, (d, 2)))
+            return torch.view_as_real(pairs * turns).flatten(-2)
+        return torch.addcmul(x * both, x.roll(d, -1), signed)
 
-    return run
+    if 2 * d == t.x.shape[-1]:
+        return lambda: turned(t.x)
+    return lambda: torch.cat((turned(t.x[..., : 2 * d]), t.x[..., 2 * d :]), -1)
 
 
 def rotary(variant: str, shape: str, plain: tuple[int, ...]) -> Op:
