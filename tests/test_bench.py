@@ -206,6 +206,16 @@ def test_masks_are_no_part_of_what_pytorch_is_timed_at(op, monkeypatch):
         call()
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_peers_are_timed_without_what_ours_does_not_do():
+    """A graph where nothing is kept for it; our checks around a product of NumPy's."""
+    product = Case(cases.MATMUL, cases.MATMUL.tests[0]).problem()
+    assert not call_of("torch", product, False)().requires_grad
+    norm = Case(cases.LAYER_NORM, cases.LAYER_NORM.tests[0]).problem()
+    assert call_of("torch", norm, False)().requires_grad
+    assert call_of("numpy", product, False).func is np.matmul
+
+
 # --- turns --------------------------------------------------------------------------------------
 
 

@@ -79,6 +79,11 @@ class Op:
         (the gradient through a softmax over one key), rounding is all that is left.
     torch
         ``(torch.nn.functional, tensors) -> call`` of the same computation in PyTorch.
+    same_numbers
+        Whether PyTorch's computation gives what ours gives; not where both draw at random.
+    numpy
+        ``arguments -> call`` of forward in NumPy, where it is a single call of NumPy's: without
+        the checks and the error state of our reference backend, which small arrays would feel.
     variant
         Tells apart two entries of one name.
     """
@@ -105,6 +110,8 @@ class Op:
     floor: float = 1e-6
     unit: float = 0.0
     torch: Callable[[Any, Any], Callable[[], Any]] | None = None
+    same_numbers: bool = True
+    numpy: Callable[[Any], Callable[[], Any]] | None = None
     variant: str = ""
 
     @property

@@ -40,6 +40,8 @@ def can_compute(name: str, problem: Problem) -> bool:
 
 def call_of(name: str, problem: Problem, backward: bool) -> Callable[[], Any]:
     """One call with everything bound. A backend of ours has to be active around it."""
+    if name == "numpy" and problem.op.numpy is not None and not backward:
+        return problem.op.numpy(SimpleNamespace(**problem.args))
     outputs = problem.forward()
     dout = problem.cotangent(np.random.default_rng(1), outputs) if backward else None
     if name == "torch":
@@ -68,24 +70,28 @@ def set_threads(name: str, count: int) -> None:
         evergrad.set_num_threads(count)
 
 
-def torch_arguments(problem: Problem) -> SimpleNamespace:
-    """The arguments with arrays as tensors; those with a gradient ask for it."""
+def torch_arguments(problem: Problem, recorded: bool = True) -> SimpleNamespace:
+    """The arguments with arrays as tensors; if `recorded`, those with a gradient ask for it."""
     import torch
 
     def tensor(name: str, value: Any) -> Any:
         if not isinstance(value, np.ndarray) or name.startswith("cu_seqlens"):
             return value
-        return torch.as_tensor(value).requires_grad_(name in problem.op.grads)
+        return torch.as_tensor(value).requires_grad_(recorded and name in problem.op.grads)
 
     return SimpleNamespace(**{name: tensor(name, value) for name, value in problem.args.items()})
 
 
 def torch_call(problem: Problem, dout: Any) -> Callable[[], Any]:
-    """Forward as in training, when it keeps what backward needs; with `dout`, backward alone."""
+    """Forward, or with `dout` backward alone.
+
+    Forward keeps what backward needs where ours has to keep something for it; elsewhere ours is the
+    same in training as without, and PyTorch does not record.
+    """
     import torch
 
     assert problem.op.torch is not None
-    tensors = torch_arguments(problem)
+    tensors = torch_arguments(problem, recorded=dout is not None or bool(problem.op.keep))
     forward = problem.op.torch(torch.nn.functional, tensors)
     if dout is None:
         return forward

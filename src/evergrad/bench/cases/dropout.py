@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from evergrad.bench.cases.activation import ELEMENTWISE_SHAPES
 from evergrad.bench.cases.draw import normal, over
@@ -28,4 +29,6 @@ DROPOUT = Op(
     grads=dict(x="dx"),
     invalid=dict(p=(-0.1, 1.0, 1.5, math.nan)),
     relative=("out", "dx"),
+    torch=lambda F, t: partial(F.dropout, t.x, t.p, t.training),
+    same_numbers=False,
 )

@@ -77,6 +77,7 @@ MATMUL = Op(
     flops=lambda c: 2 * c.out.size * c.a.shape[-1],
     grads=dict(a="da", b="db"),
     torch=lambda F, t: partial(pytorch().matmul, t.a, t.b),
+    numpy=lambda c: partial(np.matmul, c.a, c.b),
 )  # fmt: skip
 
 

@@ -162,6 +162,13 @@ ADAM_ROWS = Op(
     invalid=dict(step=(0, -1)),
 )  # fmt: skip
 
+
+def torch_sgd_rows(F: Any, t: Any) -> Any:
+    rate = -t.lr * getattr(t, "grad_scale", 1.0)
+    param = t.param.clone()
+    return lambda: (param.index_add_(0, t.rows, t.grad.index_select(0, t.rows), alpha=rate),)
+
+
 SGD_ROWS = Op(
     name="sgd_step_rows",
     draw=partial(draw_rows, adam=False),
@@ -178,6 +185,7 @@ SGD_ROWS = Op(
     returns=(),
     updates=("param",),
     bounds=dict(rows=lambda c: len(c.param)),
+    torch=torch_sgd_rows,
 )
 
 GRAD_NORM = Op(

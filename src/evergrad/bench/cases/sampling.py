@@ -3,9 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from evergrad.bench.cases.draw import EXP, TAILS, normal, over
+from evergrad.bench.cases.draw import EXP, TAILS, normal, over, pytorch
 from evergrad.bench.op import Op
+
+
+def torch_sample(F: Any, t: Any) -> Any:
+    """The most likely ones in order, as many as are asked for, and one of them drawn."""
+    count = min(getattr(t, "top_k", None) or t.logits.shape[-1], t.logits.shape[-1])
+
+    def run() -> Any:
+        scores, ids = (t.logits / t.temperature).topk(count)
+        probabilities = scores.softmax(-1)
+        if t.min_p:
+            few = probabilities < t.min_p * probabilities[..., :1]
+            probabilities = probabilities.masked_fill(few, 0.0)
+        if t.top_p < 1:
+            before = probabilities.cumsum(-1) - probabilities
+            probabilities = probabilities.masked_fill(before >= t.top_p, 0.0)
+        return ids.gather(-1, pytorch().multinomial(probabilities, 1))
+
+    return run
+
 
 SAMPLE = Op(
     name="sample",
@@ -35,4 +55,6 @@ SAMPLE = Op(
         temperature=(-1.0, math.nan), top_k=(0, -3), top_p=(0.0, 1.1, math.nan),
         min_p=(-0.1, 1.1), seed=(-1,), offset=(2**64,),
     ),
+    torch=torch_sample,
+    same_numbers=False,
 )  # fmt: skip
