@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import evergrad
-from evergrad.bench import bars, cases, page, report, roofline
+from evergrad.bench import bars, cases, inference, page, programs, report, roofline
 from evergrad.bench.bars import Measured
 from evergrad.bench.cases.gemm import PRODUCTS
-from evergrad.bench.inference import Decode, Embedding, Prefill, folder
+from evergrad.bench.inference import Decode, Embedding, Prefill, folder, smollm2
 from evergrad.bench.measure import Limits, StepEffort, step_turn, take_turns
 from evergrad.bench.op import Case
 from evergrad.bench.peers import call_of
@@ -124,6 +124,34 @@ def test_a_program_says_its_memory():
     assert size.stat().st_size / 1e6 < megabytes < 1000
     with pytest.raises(RuntimeError, match="typo"):
         Program("typo", prompt_tokens=1, count=1)._step("this is a typo", "")()
+    with pytest.raises(RuntimeError, match=r"nowhere\.gguf"):
+        Program("first-token", prompt_tokens=16, count=1)._step(
+            programs._EVERGRAD, "nowhere.gguf"
+        )()
+
+
+@pytest.mark.usefixtures("packages")
+def test_a_program_ends_with_its_last_word(tmp_path):
+    """What a process takes down after it does not count."""
+    code = "import atexit\natexit.register(lambda: open({path!r}, 'w'))\nprint('done')"
+    path = tmp_path / "late"
+    assert Program("lasting", prompt_tokens=1, count=1)._step(code, str(path))() > 1
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("packages")
+def test_llama_runs_as_its_makers_would(monkeypatch):
+    """With flash attention, and with the threads that all have in every phase."""
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("EVERGRAD_NUM_THREADS", "1")
+    program = Program("first-token", prompt_tokens=16, count=1)
+    names: dict[str, object] = {}
+    exec(program._filled(programs._LLAMA, str(smollm2())), names)
+    for model in (names["model"], inference._llama(16)):
+        settings = model.context_params
+        assert settings.flash_attn_type == 1
+        assert settings.n_threads == settings.n_threads_batch == 1
+    assert names["model"].n_ctx() <= 256, "the least that it takes"
 
 
 def test_pretrained_models_in_tables_and_bars():

@@ -73,9 +73,11 @@ def threads() -> int:
 def _llama(batch: int) -> Any:
     import llama_cpp
 
+    # Flash attention is off unless asked for: with it prompts are read, and tokens written, 9 to
+    # 14 % faster. Smaller parts of a batch (n_ubatch) are no faster.
     return llama_cpp.Llama(
         str(smollm2()), n_ctx=CONTEXT, n_batch=batch, n_threads=threads(),
-        n_threads_batch=threads(), verbose=False,
+        n_threads_batch=threads(), flash_attn=True, verbose=False,
     )  # fmt: skip
 
 

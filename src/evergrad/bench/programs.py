@@ -11,24 +11,30 @@ from dataclasses import dataclass
 from evergrad.bench.inference import SMOLLM2, smollm2, threads
 from evergrad.bench.measure import StepEffort
 
-#: Before anything else: at the end, say the most memory that was held.
-_PEAK = """
-import atexit
-@atexit.register
-def peak():
-    lines = open("/proc/self/status").read().splitlines()
-    print("PEAK", next(line for line in lines if line.startswith("VmHWM")).split()[1])
+#: After the last word: say the most memory that was held, and end. Nobody waits for what a process
+#: takes down after that.
+_END = """
+import os
+lines = open("/proc/self/status").read().splitlines()
+peak = next(line for line in lines if line.startswith("VmHWM"))
+print("PEAK", peak.split()[1], flush=True)
+os._exit(0)
 """
 _EVERGRAD = """
 import sys
 from evergrad.cli import main
 sys.argv = ["evergrad", "generate", {prompt!r}, "--model", {path!r},
             "--max-new-tokens", "{count}", "--temperature", "0"]
-main()
+try:
+    main()
+except SystemExit as end:
+    if end.code:
+        raise
 """
 _LLAMA = """
 import llama_cpp
-model = llama_cpp.Llama({path!r}, n_ctx=1024, n_threads={threads}, verbose=False)
+model = llama_cpp.Llama({path!r}, n_ctx={context}, n_threads={threads}, n_threads_batch={threads},
+                        flash_attn=True, verbose=False)
 print(model({prompt!r}, max_tokens={count}, temperature=0)["choices"][0]["text"])
 """
 _TORCH = """
@@ -66,13 +72,18 @@ class Program:
         text = "\n".join(cpython_prose().train)[: 16 * self.prompt_tokens]
         return tokenizer.decode(tokenizer.encode(text)[: self.prompt_tokens])
 
+    def _filled(self, code: str, path: str) -> str:
+        return code.format(
+            prompt=self._prompt(), path=path, count=self.count, threads=threads(),
+            context=self.prompt_tokens + self.count,
+        )  # fmt: skip
+
     def _step(self, code: str, path: str) -> Callable[[], float]:
-        prompt = self._prompt()
-        filled = code.format(prompt=prompt, path=path, count=self.count, threads=threads())
+        filled = self._filled(code, path) + _END
 
         def step() -> float:
             done = subprocess.run(
-                [sys.executable, "-c", _PEAK + filled], capture_output=True, text=True, check=False
+                [sys.executable, "-c", filled], capture_output=True, text=True, check=False
             )
             if done.returncode:
                 raise RuntimeError(f"{self.name}: {done.stderr.strip()[-500:]}")
