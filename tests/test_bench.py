@@ -87,6 +87,49 @@ def test_pieces_agree_with_pytorch(step):
     assert step.evergrad_step()() == pytest.approx(step.torch_step()(), rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        FeedForward("feed-forward", rows=20, dim=24, hidden=50),
+        LinearCrossEntropy("linear-cross-entropy", rows=20, dim=24, classes=1000),
+    ],
+    ids=lambda step: step.name,
+)
+def test_steps_clear_the_gradients_that_they_add_to(step, monkeypatch):
+    """PyTorch's begin anew in every step."""
+    cleared = []
+
+    def zero_(x):
+        cleared.append(x.size)
+        x[...] = 0
+
+    run = step.evergrad_step()
+    monkeypatch.setattr(evergrad.ops, "zero_", zero_)
+    run()
+    run()
+    size = 24 * 1000 if isinstance(step, LinearCrossEntropy) else 2 * 24 * 50 + 24 + 50
+    assert cleared == [size, size]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_pytorch_clips_by_the_norm_of_all_gradients():
+    """As it is in float64, also where one tensor has millions of numbers."""
+    torch = pytest.importorskip("torch")
+    tall = Training("tall", vocab=3_000, tokens=4, dim=1024, heads=1, layers=1, batch_size=1)
+    given = []
+    torch_clip = torch.nn.utils.clip_grads_with_norm_
+
+    def clip(parameters, longest, norm):
+        parameters = list(parameters)
+        given.append((norm.item(), sum(p.grad.double().square().sum() for p in parameters).sqrt()))
+        torch_clip(parameters, longest, norm)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.utils, "clip_grads_with_norm_", clip)
+        tall.torch_step()()
+    assert given[0][0] == pytest.approx(given[0][1].item(), rel=1e-6)
+
+
 # --- pretrained models at work -------------------------------------------------------------------
 
 

@@ -41,13 +41,15 @@ class FeedForward:
         return x, dout, up, down
 
     def evergrad_step(self) -> Callable[[], float]:
-        from evergrad import nn
+        from evergrad import nn, ops
 
         x, dout, up, down = self._drawn()
         block = nn.MLP(self.dim, self.hidden, activation="gelu_tanh", std=0.0, out_std=0.0)
+        flat = nn.flatten_(block)
         block.up.weight.data[...], block.down.weight.data[...] = up, down
 
         def step() -> float:
+            ops.zero_(flat.grad)  # PyTorch gives gradients anew, ours are added up
             _, backward = block(x, residual=x)
             return float(backward(dout)[-1, -1])
 
@@ -180,6 +182,7 @@ class LinearCrossEntropy:
         dweight = np.zeros_like(weight)
 
         def step() -> float:
+            ops.zero_(dweight)  # PyTorch gives gradients anew, ours are added up
             loss, *_ = ops.linear_cross_entropy_with_grads(1.0, x, weight, target, dweight=dweight)
             return loss
 
