@@ -378,11 +378,45 @@ def test_ratio_to_the_best_of_the_others():
 
 
 def test_bars_take_forward_and_backward_together_against_one_peer():
-    ops = [result(native=1.0, torch=2.0), result(backward=True, native=1.0, torch=4.0)]
+    ops = [
+        result(native=1.0, torch=2.0, numpy=8.0),
+        result(backward=True, native=1.0, torch=4.0, numpy=1.0),
+    ]
     measured = Measured(ops, {})
     assert measured.over_best("softmax", shape=(24576, 256)) == 3.0
     assert measured.over_best("softmax", shape=(1, 1)) is None
     assert Measured(ops[:1], {}).over_best("softmax", shape=(24576, 256)) is None
+
+
+def test_no_bar_holds_over_numpy_alone():
+    """PyTorch was not asked, or is not installed: who is faster than it is not known."""
+    everything = [
+        result(case.op.label, backward, case.op.family, case.dims, native=1.0, numpy=99.0)
+        for case in cases.benched()
+        for backward in directions(case)
+    ]
+    measured = Measured(everything, {})
+    held = {bar.what for bar in bars.bars() if bar.holds(measured)}
+    assert held == set()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(1.1499, "**falls short** | 1.1499x"), (1.15, "holds | 1.15x"), (1.1512, "holds | 1.151x")],
+)
+def test_figures_show_on_which_side_of_their_bar_they_lie(seconds, shown):
+    pytest.importorskip("rich")
+    courses = {"native": course(1.0, [2.0]), "torch": course(seconds, [2.0])}
+    step = StepResult("feed-forward", "", 1e10, LIMITS, courses)
+    text = report.bar_table(Measured([], {"feed-forward": step})).markdown()
+    assert f"| feed-forward block, both ways | {shown} |" in text
+
+
+def test_means_of_families_are_over_calls_of_pytorch():
+    pytest.importorskip("rich")
+    ops = [result(native=1.0, torch=2.0, numpy=3.0), result(dims={}, native=1.0, numpy=90.0)]
+    assert "| 1 | 2.00x | 2.00x |" in report.family_table(ops).markdown()
+    assert "| 1 | 90x | 90x |" in report.family_table(ops[1:]).markdown()
 
 
 def test_bars_of_steps():
@@ -418,7 +452,7 @@ WAITING: set[str] = set()
 def test_every_bar_has_what_it_reads_in_the_tables():
     """A bar on dimensions that nobody measures would never fall."""
     everything = [
-        result(case.op.label, backward, case.op.family, case.dims, native=1.0, torch=1.0)
+        result(case.op.label, backward, case.op.family, case.dims, native=1.0, torch=1.0, numpy=1.0)
         for case in cases.benched()
         for backward in directions(case)
     ]
@@ -445,7 +479,8 @@ def test_a_page_with_everything(tmp_path):
         result("gelu", family="activation", dims={"shape": (3,)}, native=1e-3, numpy=2e-3),
     ]
     courses = {"native": course(1.0, [4.0]), "torch": course(2.0, [4.0])}
-    steps = {"tiny": StepResult("tiny", "small", 1e10, LIMITS, courses)}
+    ended = ("the onnxruntime process ended early: SIGILL",)
+    steps = {"tiny": StepResult("tiny", "small", 1e10, LIMITS, courses, ended)}
     facts = {"processor": "a machine"}
     for name in (page.PAGE, page.PICTURE):
         (tmp_path / name).symlink_to(f"kept-{name}")
@@ -457,6 +492,7 @@ def test_a_page_with_everything(tmp_path):
     assert "| softmax | softmax shape=(24576, 256) | 2 | 1.00x | **0.50x** |" in text
     assert "| training tiny, time | holds | 2.00x | 1.60x | 2.00x |" in text
     assert "- limits: 100 Gflop/s, 10.0 GB/s with 2 threads" in text
+    assert "\n\n- tiny: the onnxruntime process ended early: SIGILL; it is left out\n\n" in text
     assert written[1].read_bytes().startswith(b"\x89PNG")
     assert all(path.is_symlink() for path in written)
     for line in text.splitlines():

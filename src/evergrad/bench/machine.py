@@ -10,6 +10,9 @@ from typing import Any
 
 import evergrad
 
+#: Whose versions a result depends on: peers, and what runs them.
+PACKAGES = ("numpy", "torch", "numba", "transformers", "llama-cpp-python", "onnxruntime")
+
 
 def describe() -> dict[str, str]:
     """Facts about this machine and this installation, in words.
@@ -26,7 +29,7 @@ def describe() -> dict[str, str]:
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "evergrad": f"{evergrad.__version__}, {_build()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        **{name: version for name in ("numpy", "torch", "numba") if (version := _version(name))},
+        **{name: version for name in PACKAGES if (version := _version(name))},
     }
 
 

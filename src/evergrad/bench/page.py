@@ -54,6 +54,7 @@ def write(
         "## Training steps",
         report.step_table([r for r in steps if r.name in STEPS], "").markdown(),
         *_pretrained([r for r in steps if r.name in INFERENCE]),
+        "\n".join(f"- {line}" for line in report.left_out(steps)),
         "## Ops, by family",
         report.family_table(measured.ops).markdown(),
         "## Roofline",
@@ -61,7 +62,9 @@ def write(
         "## Ops",
         *_ops(measured.ops, peers),
     ]
-    io.write_atomic(page.resolve(), ("\n\n".join(part.strip() for part in parts) + "\n").encode())
+    io.write_atomic(
+        page.resolve(), ("\n\n".join(part.strip() for part in parts if part.strip()) + "\n").encode()
+    )
     return [page, picture]
 
 

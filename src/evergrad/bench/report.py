@@ -150,16 +150,28 @@ def op_table(results: Sequence[Result], title: str, peers: Sequence[str]) -> Gri
 
 
 def family_table(results: Sequence[Result]) -> Grid:
-    """The geometric mean and the worst of a family's ratios to the best peer."""
+    """The geometric mean and the worst of a family's ratios to the best peer.
+
+    Where PyTorch was measured, calls that it has no counterpart to are left out: NumPy's formula is
+    no match, and would raise the mean.
+    """
     grid = Grid(
         "Against the best peer, by family",
         ["family", "worst call", "calls", "geometric mean", "worst"],
+        "Without calls that PyTorch has no counterpart to.",
         words=2,
     )
+    with_torch = any("torch" in r.timings for r in results)
     families = dict.fromkeys(r.family for r in results)
     rows = []
     for family in families:
-        calls = [(r.best, r) for r in results if r.family == family and r.best is not None]
+        calls = [
+            (r.best, r)
+            for r in results
+            if r.family == family
+            and r.best is not None
+            and ("torch" in r.timings or not with_torch)
+        ]
         if not calls:
             continue
         worst, call = min(calls, key=lambda pair: pair[0])
@@ -235,6 +247,11 @@ def work_table(results: Sequence[StepResult], title: str) -> Grid:
     return grid
 
 
+def left_out(results: Sequence[StepResult]) -> list[str]:
+    """Contestants whose process ended early, and why."""
+    return [f"{r.name}: {why}; it is left out" for r in results for why in r.ended_early]
+
+
 def bar_table(measured: Measured) -> Grid:
     """What must hold, and whether it does."""
     grid = Grid(
@@ -250,7 +267,7 @@ def bar_table(measured: Measured) -> Grid:
         rows.append([
             bar.what,
             verdict,
-            "" if value is None else _figure(value, bar.unit),
+            "" if value is None else _figure(value, bar.unit, apart_from=bar.bar),
             ("at most " if bar.at_most else "") + _figure(bar.bar, bar.unit),
             "" if bar.aim is None else _figure(bar.aim, bar.unit),
         ])  # fmt: skip
@@ -258,8 +275,14 @@ def bar_table(measured: Measured) -> Grid:
     return grid
 
 
-def _figure(value: float, unit: str) -> str:
-    return f"{value:.2f}{unit}" if 0.01 <= abs(value) < 100 else f"{value:.1e}{unit}"
+def _figure(value: float, unit: str, apart_from: float | None = None) -> str:
+    """Two decimals, or as many as show on which side of a bar it lies."""
+    if not 0.01 <= abs(value) < 100:
+        return f"{value:.1e}{unit}"
+    decimals = 2
+    while value != apart_from and float(f"{value:.{decimals}f}") == apart_from:
+        decimals += 1
+    return f"{value:.{decimals}f}{unit}"
 
 
 # Ours first and boldest; peers by colour and by shape, for those who see no colours.

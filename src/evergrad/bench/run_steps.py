@@ -107,6 +107,7 @@ class StepResult:
             "speedup": {name: self.speedup(name) for name in peers},
             "memory": {name: self.memory(name) for name in peers},
             "largest_difference": {name: self.difference(name) for name in peers},
+            "left_out": list(self.ended_early),
         }
 
 

@@ -178,9 +178,8 @@ def bench(
         measure_step(step, runners, count, limits, effort)
         for step, effort in track(efforts, "steps", console=err, transient=True)
     ]
-    for result in step_results:
-        for why in result.ended_early:
-            err.print(f"{result.name}: {why}; it is left out", markup=False)
+    for line in report.left_out(step_results):
+        err.print(line, markup=False)
     measured = Measured(results, {result.name: result for result in step_results})
     trained = [result for result in step_results if result.name in STEPS]
     worked = [result for result in step_results if result.name in INFERENCE]
