@@ -186,8 +186,9 @@ def test_state_must_fit():
         ({"steps": "abc"}, "steps: expected an integer of at least 0, got 'abc'"),
         ({"steps": 2.7}, "steps: expected an integer of at least 0, got 2.7"),
         ({"steps": -5}, "steps: expected an integer of at least 0, got -5"),
-        ({"lr": None}, "lr: expected a finite number, got None"),
-        ({"lr": math.nan}, "lr: expected a finite number, got nan"),
+        ({"lr": None}, "lr: expected a finite number of at least 0, got None"),
+        ({"lr": math.nan}, "lr: expected a finite number of at least 0, got nan"),
+        ({"lr": -1e-3}, "lr: expected a finite number of at least 0, got -0.001"),
         ({"last": np.full(40, 1j)}, "got complex128, expected float32"),
         ({"last": np.full(40, "a")}, "got <U1, expected float32"),
     ],
@@ -214,9 +215,9 @@ def test_a_step_that_is_refused_does_not_count(rule):
     optimizer = RULES[rule][0](layer.flat)
     layer.flat.grad[:] = 1
     before = layer.flat.data.copy()
-    for lr in (math.nan, math.inf, None):
+    for lr in (math.nan, math.inf, -0.1, None):
         optimizer.lr = lr
-        with pytest.raises(ValueError, match=f"lr: expected a finite number, got {lr}"):
+        with pytest.raises(ValueError, match=f"lr: expected a finite number of .* 0, got {lr}"):
             optimizer.step()
     optimizer.lr = 0.1
     with pytest.raises(ValueError, match="grad_scale: expected a finite number, got nan"):
@@ -234,6 +235,46 @@ def test_an_optimizer_of_former_buffers_says_so():
     layer.freeze("bias")
     with pytest.raises(RuntimeError, match="make a new optimizer"):
         optimizer.step()
+
+
+NONSENSE = [math.nan, math.inf, -1e-3, None, "much"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "settings"),
+    [
+        *(
+            (rule, {name: value})
+            for rule in (optim.SGD, optim.RMSprop, optim.Adam, optim.AdamW)
+            for name in ("lr", "weight_decay")
+            for value in NONSENSE
+        ),
+        *((rule, {"eps": value}) for rule in (optim.RMSprop, optim.Adam) for value in NONSENSE),
+        *((optim.RMSprop, {"alpha": value}) for value in (1.0, *NONSENSE)),
+        *((optim.SGD, {"momentum": value}) for value in (1.0, *NONSENSE)),
+        *((optim.SGD, {"momentum": 0.9, "dampening": value}) for value in (1.0, *NONSENSE)),
+        *((optim.Adam, {"betas": (value, 0.9)}) for value in (1.0, *NONSENSE)),
+        *((optim.Adam, {"betas": (0.9, value)}) for value in (1.0, *NONSENSE)),
+        *((optim.Adam, {"betas": value}) for value in (0.9, (0.9,), (0.9, 0.9, 0.9))),
+    ],
+)
+def test_settings_out_of_range_are_named(rule, settings):
+    with pytest.raises(ValueError, match=f"^{list(settings)[-1]}: expected "):
+        rule(drawn_layer().flat, **settings)
+
+
+def test_a_learning_rate_may_be_0():
+    layer = drawn_layer()
+    before = layer.flat.data.copy()
+    layer.flat.grad[:] = 1
+    optim.AdamW(layer.flat, lr=0, betas=[0, 0], eps=0.5, weight_decay=0.1).step()
+    np.testing.assert_array_equal(layer.flat.data, before)
+
+
+@pytest.mark.parametrize("given", [lambda layer: layer, lambda layer: layer.parameters()])
+def test_an_optimizer_takes_flat_buffers_alone(given):
+    with pytest.raises(TypeError, match=r"flat: expected .*\(model.flat.*\), got "):
+        optim.AdamW(given(drawn_layer()))
 
 
 def test_nesterov_needs_momentum():
@@ -305,3 +346,18 @@ def test_schedules_end_at_the_floor(schedule):
 @each_schedule
 def test_schedules_without_warmup_start_at_the_peak(schedule):
     assert schedule(0, 100, 0, 3.0, 0.3) == 3.0
+
+
+@each_schedule
+@pytest.mark.parametrize("name", ["step", "total", "warmup"])
+@pytest.mark.parametrize("value", [-1, math.nan])
+def test_schedules_refuse_what_is_no_length(schedule, name, value):
+    with pytest.raises(ValueError, match=f"{name}: expected a number of at least 0, got {value}"):
+        schedule(**({"step": 5, "total": 100, "warmup": 10, "peak": 1.0} | {name: value}))
+
+
+@each_schedule
+def test_schedules_without_steps(schedule):
+    assert schedule(0, 0, 0, 3.0, 0.3) == (3.0 if schedule is optim.constant else 0.3)
+    assert schedule(1, 1, 0, 3.0, 0.3) == (3.0 if schedule is optim.constant else 0.3)
+    assert schedule(2, 3, 4, 3.0, 0.3) == 1.5  # a rise longer than all the rest

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import ops
-from .optimizer import FlatBuffers, Optimizer
+from .optimizer import FlatBuffers, Optimizer, number
 
 __all__ = ["Adam", "AdamW"]
 
@@ -58,8 +58,10 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(flat, lr, weight_decay)
-        self.betas = betas
-        self.eps = eps
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"betas: expected a pair, got {betas!r}")
+        self.betas = number("betas", betas[0], 0.0, 1.0), number("betas", betas[1], 0.0, 1.0)
+        self.eps = number("eps", eps, 0.0)
         self.buffers = {name: np.zeros_like(flat.data) for name in ("exp_avg", "exp_avg_sq")}
 
     def _update(

@@ -47,6 +47,14 @@ class Optimizer:
     buffers : dict of str to ndarray
         State of the rule, arrays of `flat.data`'s length.
 
+    Raises
+    ------
+    TypeError
+        When flat is a model, its parameters, or anything else than flat buffers.
+    ValueError
+        When a setting is no number in its range: `lr`, `weight_decay` and `eps` are at least 0 and
+        finite, decay rates lie in [0, 1).
+
     Examples
     --------
     >>> from evergrad import nn, optim
@@ -58,9 +66,14 @@ class Optimizer:
     """
 
     def __init__(self, flat: FlatBuffers, lr: float, weight_decay: float) -> None:
+        if not hasattr(flat, "decay"):
+            raise TypeError(
+                "flat: expected the flat buffers of a model (model.flat, or nn.flatten_(model)), "
+                f"got {type(flat).__name__}"
+            )
         self.flat = flat
-        self.lr = lr
-        self.weight_decay = weight_decay
+        self.lr = number("lr", lr, 0.0)
+        self.weight_decay = number("weight_decay", weight_decay, 0.0)
         self.steps = 0
         self.buffers: dict[str, npt.NDArray[Any]] = {}
 
@@ -76,10 +89,11 @@ class Optimizer:
         Raises
         ------
         ValueError
-            When the learning rate or grad_scale is not finite; the step is not counted.
+            When a setting left its range, or grad_scale is not finite; the step is not counted.
         """
-        _finite("lr", self.lr)
-        _finite("grad_scale", grad_scale)
+        number("lr", self.lr, 0.0)
+        number("weight_decay", self.weight_decay, 0.0)
+        number("grad_scale", grad_scale)
         data, grad = self.flat.data, self.flat.grad
         for part, weight_decay in self._parts():
             buffers = {name: buffer[part] for name, buffer in self.buffers.items()}
@@ -101,7 +115,7 @@ class Optimizer:
         ------
         ValueError
             When entries are missing or unknown, a buffer has another length or no real numbers,
-            steps is no count, or lr is not finite. The optimizer is as before.
+            steps is no count, or lr no learning rate. The optimizer is as before.
         """
         expected = self.state_dict()
         if state.keys() != expected.keys():
@@ -118,7 +132,7 @@ class Optimizer:
         steps = np.asarray(state["steps"])
         if steps.shape != () or steps.dtype.kind not in "iu" or steps < 0:
             raise ValueError(f"steps: expected an integer of at least 0, got {state['steps']!r}")
-        lr = _finite("lr", state["lr"])
+        lr = number("lr", state["lr"], 0.0)
         for name, buffer in self.buffers.items():
             buffer[...] = state[name]
         self.steps, self.lr = int(steps), lr
@@ -142,11 +156,17 @@ class Optimizer:
         raise NotImplementedError
 
 
-def _finite(name: str, value: Any) -> float:
+def number(name: str, value: Any, least: float = -math.inf, limit: float = math.inf) -> float:
+    """A finite number in [least, limit)."""
     try:
-        number = float(value)
+        checked = float(value)
     except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name}: expected a finite number, got {value!r}")
-    return number
+        checked = math.nan
+    if not (math.isfinite(checked) and least <= checked < limit):
+        wanted = "a finite number"
+        if limit < math.inf:
+            wanted = f"a number in [{least:g}, {limit:g})"
+        elif least > -math.inf:
+            wanted += f" of at least {least:g}"
+        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
+    return checked

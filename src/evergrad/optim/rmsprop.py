@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import ops
-from .optimizer import FlatBuffers, Optimizer
+from .optimizer import FlatBuffers, Optimizer, number
 
 __all__ = ["RMSprop"]
 
@@ -56,8 +56,8 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(flat, lr, weight_decay)
-        self.alpha = alpha
-        self.eps = eps
+        self.alpha = number("alpha", alpha, 0.0, 1.0)
+        self.eps = number("eps", eps, 0.0)
         self.buffers = {"square_avg": np.zeros_like(flat.data)}
 
     def _update(

@@ -32,6 +32,11 @@ def linear_warmup_cosine(
     float
         The learning rate.
 
+    Raises
+    ------
+    ValueError
+        When step, total or warmup is negative or NaN.
+
     References
     ----------
     Loshchilov & Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017,
@@ -42,6 +47,7 @@ def linear_warmup_cosine(
     >>> [round(linear_warmup_cosine(step, 8, 2, peak=1.0, floor=0.2), 2) for step in range(10)]
     [0.0, 0.5, 1.0, 0.95, 0.8, 0.6, 0.4, 0.25, 0.2, 0.2]
     """
+    _check(step, total, warmup)
     if step < warmup:
         return peak * step / warmup
     half_wave = 0.5 * (1 + math.cos(math.pi * _progress(step, total, warmup)))
@@ -61,11 +67,17 @@ def linear(step: float, total: float, warmup: float, peak: float, floor: float =
     float
         The learning rate.
 
+    Raises
+    ------
+    ValueError
+        As `linear_warmup_cosine`.
+
     Examples
     --------
     >>> [linear(step, 6, 2, peak=1.0) for step in range(7)]
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
+    _check(step, total, warmup)
     if step < warmup:
         return peak * step / warmup
     return floor + (peak - floor) * (1 - _progress(step, total, warmup))
@@ -84,12 +96,24 @@ def constant(step: float, total: float, warmup: float, peak: float, floor: float
     float
         The learning rate.
 
+    Raises
+    ------
+    ValueError
+        As `linear_warmup_cosine`.
+
     Examples
     --------
     >>> [constant(step, 4, 2, peak=1.0) for step in range(4)]
     [0.0, 0.5, 1.0, 1.0]
     """
+    _check(step, total, warmup)
     return peak * step / warmup if step < warmup else peak
+
+
+def _check(step: float, total: float, warmup: float) -> None:
+    for name, value in (("step", step), ("total", total), ("warmup", warmup)):
+        if not value >= 0:
+            raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
 
 
 def _progress(step: float, total: float, warmup: float) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import ops
-from .optimizer import FlatBuffers, Optimizer
+from .optimizer import FlatBuffers, Optimizer, number
 
 __all__ = ["SGD"]
 
@@ -35,7 +35,8 @@ class SGD(Optimizer):
     Raises
     ------
     ValueError
-        When nesterov is asked for without momentum, or with dampening.
+        When a setting is no number in its range (see `Optimizer`), or nesterov is asked for without
+        momentum, or with dampening.
 
     References
     ----------
@@ -62,6 +63,8 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
+        momentum = number("momentum", momentum, 0.0, 1.0)
+        dampening = number("dampening", dampening, 0.0, 1.0)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(
                 "nesterov needs momentum > 0 and dampening 0, "
