@@ -248,6 +248,15 @@ def test_no_counted_target_means_no_loss_and_no_gradient():
     assert not model.flat.grad.any()
 
 
+@pytest.mark.parametrize("normalizer", [0, -1.0, math.nan, math.inf])
+def test_a_normalizer_is_above_0(normalizer, rng):
+    model, batch = drawn_model(), drawn_batch(rng)
+    for call in (model.loss, model.loss_and_gradients):
+        with pytest.raises(ValueError, match=f"normalizer: expected .* above 0, got {normalizer}"):
+            call(batch, normalizer)
+    assert not model.flat.grad.any()
+
+
 def test_an_empty_batch_is_valid():
     model = drawn_model()
     nothing = np.zeros(0, np.int64)

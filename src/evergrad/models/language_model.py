@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -61,7 +62,7 @@ class TokenModel(Pretrained):
         batch : Batch
             Packed sequences; targets of -100 are not counted.
         normalizer : float, optional
-            Default: the number of counted targets, or 1 where there is none.
+            Above 0. Default: the number of counted targets, or 1 where there is none.
 
         Returns
         -------
@@ -69,6 +70,11 @@ class TokenModel(Pretrained):
             In nats.
         backward : callable
             (scale=1.0) -> None: adds the gradients of `scale * loss`. Runs once.
+
+        Raises
+        ------
+        ValueError
+            When the batch has no targets, or normalizer is not above 0 and finite.
 
         Examples
         --------
@@ -114,6 +120,11 @@ class TokenModel(Pretrained):
         -------
         float
             The loss, in nats. Where it is not finite, neither are the gradients.
+
+        Raises
+        ------
+        ValueError
+            As `loss`.
 
         Examples
         --------
@@ -387,4 +398,6 @@ def _counted(batch: Any, normalizer: float | None) -> tuple[Array, float]:
         raise ValueError("loss needs targets, got a batch with target None")
     if normalizer is None:
         normalizer = max(int(np.count_nonzero(batch.target != -100)), 1)
+    elif not 0 < normalizer < math.inf:
+        raise ValueError(f"normalizer: expected a finite number above 0, got {normalizer}")
     return batch.target, normalizer
