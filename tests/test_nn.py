@@ -557,6 +557,11 @@ def test_flatten_lays_out_matrices_first_and_keeps_values_and_gradients(rng):
     assert flat.grad.any()
 
 
+def test_a_module_without_flat_buffers_says_what_makes_them():
+    with pytest.raises(RuntimeError, match=r"Linear has no flat buffers: call nn.flatten_"):
+        _ = nn.Linear(2, 3).flat
+
+
 def test_flatten_keeps_tied_parameters_tied():
     net = Tied()
     flat = nn.flatten_(net)

@@ -77,7 +77,7 @@ class Reservoir(Generic[T]):
 
     Examples
     --------
-    >>> reservoir = Reservoir(3, seed=0)
+    >>> reservoir = Reservoir[int](3, seed=0)
     >>> reservoir.extend(range(100))
     >>> reservoir.seen, len(reservoir.items), set(reservoir.items) <= set(range(100))
     (100, 3, True)
@@ -181,8 +181,6 @@ class Replay:
 
 
 def _joined(first: text.Batch, second: text.Batch) -> text.Batch:
-    assert first.target is not None
-    assert second.target is not None
     return text.Batch(
         np.concatenate([first.input_ids, second.input_ids]),
         np.concatenate([first.target, second.target]),

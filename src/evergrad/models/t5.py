@@ -246,7 +246,7 @@ class Seq2SeqBatch:
     input_ids: Array
     cu_seqlens: Array
     decoder_ids: Array
-    target: Array | None
+    target: Array | Any
     decoder_cu_seqlens: Array
 
     @classmethod

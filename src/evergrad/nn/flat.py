@@ -148,13 +148,13 @@ def flatten_(module: Module) -> FlatParameters:
     parameters = list(module.parameters())
     flat = FlatParameters(parameter for parameter in parameters if parameter.requires_grad)
     for _, part in module.named_modules():
-        if part.flat is not None:
-            part.flat.release()
-            part.flat = None
+        if part._flat is not None:
+            part._flat.release()
+            part._flat = None
     for parameter in parameters:
         # A view would keep a whole former flat buffer alive.
         values = parameter.data
         if not parameter.requires_grad and getattr(values, "base", None) is not None:
             parameter.data = values.copy()
-    module.flat = flat
+    module._flat = flat
     return flat

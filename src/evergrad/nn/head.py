@@ -76,7 +76,7 @@ class Head(Linear):
 
     def loss_and_dx(
         self, x: Array, target: Array, dout: float = 1.0, *, need_dx: bool = True
-    ) -> tuple[float, Array | None]:
+    ) -> tuple[float, Array | Any]:
         """`loss` and its backward in one pass: three products of matrices instead of four.
 
         The gradients are added at once.

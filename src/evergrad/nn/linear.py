@@ -99,7 +99,7 @@ class Linear(Module):
             raise ValueError(f"activation must be None or one of {known}, got {activation!r}")
         shape = (out_features, in_features)
         self.weight = Parameter(initial_weight(shape, std, rng, in_features))
-        self.bias: Parameter | None = None
+        self.bias: Parameter | Any = None
         if bias:
             bias_std = None if std is None else 0.0
             self.bias = Parameter(initial_weight((out_features,), bias_std, rng, in_features))

@@ -34,8 +34,9 @@ class Module:
     ----------
     training : bool
         Dropout drops in training mode only. Set by `train` and `eval`.
-    flat : FlatParameters or None
-        The flat buffers, once `flatten_` was called on this module.
+    flat : FlatParameters
+        The flat buffers; `flatten_` makes them, and so do `freeze` and every model with weights of
+        its own. A RuntimeError before that.
 
     Examples
     --------
@@ -55,7 +56,15 @@ class Module:
     """
 
     training: bool = True
-    flat: FlatParameters | None = None
+    _flat: FlatParameters | None = None
+
+    @property
+    def flat(self) -> FlatParameters:
+        if self._flat is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has no flat buffers: call nn.flatten_ on the model first"
+            )
+        return self._flat
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} does not define __call__")

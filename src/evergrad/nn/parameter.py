@@ -47,7 +47,7 @@ class Parameter:
         is_double = isinstance(data, np.ndarray) and data.dtype == np.float64
         dtype = np.float64 if is_double else np.float32
         self.data: Any = np.ascontiguousarray(data, dtype)
-        self.grad: npt.NDArray[Any] | None = None
+        self.grad: npt.NDArray[Any] | Any = None
         self.requires_grad = requires_grad
 
     @property

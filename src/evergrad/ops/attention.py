@@ -206,7 +206,7 @@ def attention(
     offset: int = 0,
     return_lse: bool = False,
     out: np.ndarray | None = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray | Any:
     r"""dropout(softmax(scores)) value, per sequence and head, with an online softmax.
 
     scores = softcap * tanh(scale * query key^T / softcap) - alibi + bias + mask, minus infinity

@@ -236,7 +236,7 @@ def embedding_sum_backward(
     need_dweight: bool = True,
     need_dposition_weight: bool = True,
     need_dsegment_weight: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> tuple[np.ndarray | Any, np.ndarray | Any, np.ndarray | Any]:
     """Gradients of ``embedding_sum``: dout goes to a row of each table, in the order of the tokens.
 
     Parameters

@@ -86,7 +86,7 @@ def matmul(a: np.ndarray, b: np.ndarray, *, out: np.ndarray | None = None) -> np
 
 def matmul_backward(
     dout: np.ndarray, a: np.ndarray, b: np.ndarray, *, need_da: bool = True, need_db: bool = True
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+) -> tuple[np.ndarray | Any, np.ndarray | Any]:
     """Gradients of ``matmul``: da = dout b^T, db = a^T dout (summed over the batch for a 2-D b).
 
     Parameters
@@ -191,7 +191,7 @@ def linear(
     residual: np.ndarray | None = None,
     return_pre: bool = False,
     out: np.ndarray | None = None,
-) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray | Any:
     r"""Affine map, all around it fused: :math:`\mathrm{act}(x W^T + b) + \mathrm{residual}`.
 
     Parameters
@@ -324,7 +324,7 @@ def linear_backward(
     need_dx: bool = True,
     need_dweight: bool = True,
     need_dbias: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> tuple[np.ndarray | Any, np.ndarray | Any, np.ndarray | Any]:
     r"""Gradients of ``linear``. With dpre = dout * act'(...):
     dx = dpre W, dweight += dpre^T x, dbias += sum of the rows of dpre. (The gradient of
     ``residual`` is ``dout``.)

@@ -143,7 +143,7 @@ def linear_cross_entropy_backward(
     need_dx: bool = True,
     need_dweight: bool = True,
     need_dbias: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> tuple[np.ndarray | Any, np.ndarray | Any, np.ndarray | Any]:
     r"""Gradients of ``linear_cross_entropy``; the logits are computed again, block by block.
 
     With dz the gradient of ``cross_entropy``, times :math:`1 - (z/c)^2` under a softcap:

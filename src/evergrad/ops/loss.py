@@ -214,9 +214,7 @@ def _pair_cotangent(dout: Any, reduction: str, input: np.ndarray) -> np.ndarray:
     return _cotangent(dout, reduction, input.shape, input, input.size)
 
 
-def mse_loss(
-    input: np.ndarray, target: np.ndarray, *, reduction: str = "mean"
-) -> float | np.ndarray:
+def mse_loss(input: np.ndarray, target: np.ndarray, *, reduction: str = "mean") -> float | Any:
     """Squared error (input - target)**2, reduced.
 
     Parameters
@@ -290,7 +288,7 @@ def mse_loss_backward(
 
 def binary_cross_entropy_with_logits(
     input: np.ndarray, target: np.ndarray, *, reduction: str = "mean"
-) -> float | np.ndarray:
+) -> float | Any:
     r"""Binary cross-entropy of sigmoid(input): :math:`\max(x, 0) - x t + \log(1 + e^{-|x|})`.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,7 @@ def layer_norm(
     return_stats: bool = False,
     total: np.ndarray | None = None,
     out: np.ndarray | None = None,
-) -> np.ndarray | tuple[np.ndarray, ...]:
+) -> np.ndarray | Any:
     r"""Layer norm (Ba et al. 2016): :math:`(x - \mathrm{mean}) \cdot \mathrm{rstd} \cdot w + b`.
 
     The variance is the mean of squared deviations from the mean (two passes), never
@@ -214,7 +215,7 @@ def layer_norm_backward(
     need_dx: bool = True,
     need_dweight: bool = True,
     need_dbias: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> tuple[np.ndarray | Any, np.ndarray | Any, np.ndarray | Any]:
     r"""Gradients of ``layer_norm``.
 
     With xhat = (x - mean) * rstd and g = dout * weight, per row of n numbers:
@@ -298,7 +299,7 @@ def rms_norm(
     return_stats: bool = False,
     total: np.ndarray | None = None,
     out: np.ndarray | None = None,
-) -> np.ndarray | tuple[np.ndarray, ...]:
+) -> np.ndarray | Any:
     r"""RMS norm (Zhang & Sennrich 2019): :math:`x \cdot \mathrm{rstd} \cdot w`,
     :math:`\mathrm{rstd} = 1 / \sqrt{\mathrm{mean}(x^2) + \epsilon}`.
 
@@ -372,7 +373,7 @@ def rms_norm_backward(
     dweight: np.ndarray | None = None,
     need_dx: bool = True,
     need_dweight: bool = True,
-) -> tuple[np.ndarray | None, np.ndarray | None]:
+) -> tuple[np.ndarray | Any, np.ndarray | Any]:
     r"""Gradients of ``rms_norm``.
 
     With xhat = x * rstd and g = dout * weight, per row of n numbers:

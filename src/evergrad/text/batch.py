@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Batch:
     """
 
     input_ids: np.ndarray
-    target: np.ndarray | None
+    target: np.ndarray | Any
     cu_seqlens: np.ndarray
 
     def __post_init__(self) -> None:
