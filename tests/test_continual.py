@@ -414,6 +414,43 @@ def test_a_pointer_that_cannot_be_written_leaves_nothing(store, monkeypatch, fir
     assert store.current() == added
 
 
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("accepted", [False, True])
+def test_an_interruption_between_folder_and_pointer_leaves_nothing(
+    store, monkeypatch, first, accepted
+):
+    model, tokenizer = store.current().load()
+    if first:
+        io.remove_folder(store.root)
+    before = content(store.root / "versions")
+    flush = io.atomic._fsync_folder
+
+    def interrupted(folder):
+        if folder == store.root / "versions":
+            raise KeyboardInterrupt
+        flush(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io.atomic, "_fsync_folder", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.add(model, tokenizer, {"accepted": accepted})
+    assert content(store.root / "versions") == before
+
+
+def test_a_folder_that_came_from_elsewhere_meanwhile_stays(store):
+    model, tokenizer = store.current().load()
+    copied = store.root / "versions" / "0002"
+
+    class Slow:
+        def save(self, path):
+            shutil.copytree(store.current().path, copied)
+            tokenizer.save(path)
+
+    with pytest.raises(FileExistsError):
+        store.add(model, Slow(), {"accepted": True})
+    assert content(copied)
+
+
 def hold(root, ready, done):
     with VersionStore(root).lock():
         ready.set()

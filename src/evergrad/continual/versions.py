@@ -319,36 +319,38 @@ class VersionStore:
             if parent is None and self._has_current():
                 parent = self.current().name
             name = self.next_name()
-            with io.atomic_folder(self._versions / name) as folder:
-                models.save(model, folder)
-                tokenizer.save(folder / "tokenizer.json")
-                complete = {
-                    **content,
-                    "accepted": accepted,
-                    "version": name,
-                    "parent": parent,
-                    "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                    "files": {
-                        file.name: {
-                            "bytes": file.stat().st_size,
-                            "sha256": _digest(file.read_bytes()),
-                        }
-                        for file in sorted(folder.iterdir())
-                    },
-                }
-                complete["sha256"] = _digest(_canonical(complete))
-                io.write_json(folder / _REPORT, complete)
-                for file in folder.iterdir():
-                    file.chmod(0o444)
             version = Version(self._versions / name)
-            if accepted:
-                try:
+            try:
+                with io.atomic_folder(version.path) as folder:
+                    models.save(model, folder)
+                    tokenizer.save(folder / "tokenizer.json")
+                    complete = {
+                        **content,
+                        "accepted": accepted,
+                        "version": name,
+                        "parent": parent,
+                        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                        "files": {
+                            file.name: {
+                                "bytes": file.stat().st_size,
+                                "sha256": _digest(file.read_bytes()),
+                            }
+                            for file in sorted(folder.iterdir())
+                        },
+                    }
+                    complete["sha256"] = _digest(_canonical(complete))
+                    io.write_json(folder / _REPORT, complete)
+                    for file in folder.iterdir():
+                        file.chmod(0o444)
+                if accepted:
                     self._point_to(version)
-                except BaseException:
-                    # Unless it failed when the pointer had moved: what is current must stay.
-                    if not self._has_current() or self.current() != version:
-                        io.remove_folder(version.path)
-                    raise
+            except BaseException as error:
+                # Whole or not, it is not current, unless it failed when the pointer had moved:
+                # what is current must stay, as must what came from elsewhere under its name.
+                is_ours = version.path.exists() and not isinstance(error, FileExistsError)
+                if is_ours and (not self._has_current() or self.current() != version):
+                    io.remove_folder(version.path)
+                raise
         return version
 
     def rollback(self, to: str | int | None = None) -> Version:
