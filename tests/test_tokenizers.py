@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 import itertools
 import json
+import pickle
 import pydoc_data.topics
 import random
 import re
@@ -321,6 +323,26 @@ def test_no_roles_are_no_beginning(tmp_path, name):
     assert (ours.bos, ours.eos, ours.eot, ours.add_bos) == (0, 0, 0, False)
     assert ours.prompt("a b").tolist() == transformers_tokenizer(tmp_path)("a b")["input_ids"]
     assert ours.prompt("").tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda tokenizer: pickle.loads(pickle.dumps(tokenizer))]
+)
+@pytest.mark.parametrize("pieces", [False, True])
+def test_a_copy_encodes_alike_and_for_itself(smollm_metadata, copied, pieces):
+    tokenizer = Tokenizer.from_gguf(smollm_metadata)
+    if not pieces:
+        tokenizer.encode("a long text " * 1000)
+    other = copied(tokenizer)
+    assert other.ends == tokenizer.ends
+    assert other.vocab_size == tokenizer.vocab_size
+    assert other.chat_template == tokenizer.chat_template
+    text = "<|im_start|>naïve<|im_end|>"
+    for options in ({}, {"parse_special": True}, {"max_tokens": 2}):
+        ids = tokenizer.encode(text, **options)
+        np.testing.assert_array_equal(other.encode(text, **options), ids)
+        assert other.decode(ids) == tokenizer.decode(ids)
+    assert other._made is not tokenizer._made  # a call sets it for as long as it takes
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
 import threading
@@ -129,6 +130,19 @@ class Tokenizer:
         begins = [self.bos, eot, self.eos] if self.add_bos else [eot, self.bos, self.eos]
         self._begin: int | None = next((token for token in begins if token is not None), None)
         self.chat_template = chat_template
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As a whole: what makes pieces of it keeps functions, which cannot be pickled.
+        return {**vars(self), "_made": self._inner, "_rest": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+        self._made.encode_special_tokens = True  # as in __init__
+        self._made.no_truncation()  # another thread may have been encoding
+
+    def __copy__(self) -> Tokenizer:
+        return copy.deepcopy(self)  # two with one package's tokenizer would set it for each other
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
