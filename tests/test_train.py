@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from evergrad import io, optim, train
+from evergrad import io, nn, optim, train
 from evergrad.datasets import Domain, cpython_prose
 from evergrad.models import GPT2, GPT2Config
 from evergrad.text import Batch, Tokenizer, pack
@@ -399,6 +399,11 @@ def test_fit_bad_arguments(tmp_path):
     frozen.freeze()
     with pytest.raises(ValueError, match="nothing to learn: all its parameters are frozen"):
         quiet_fit(frozen, tiny_config())
+    few_bits = tiny_model()
+    nn.quantize(few_bits, "bf16")
+    with pytest.raises(ValueError, match=r"few bits \(bf16\).*load it with dtype='float32'"):
+        quiet_fit(few_bits, tiny_config(), checkpoint=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 # Not finite

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from evergrad import io, nn, optim
+from evergrad import io, nn, ops, optim
 from evergrad.text import Batch
 
 from .checkpoint import RunState, has_checkpoints, load_checkpoint, save_checkpoint
@@ -88,7 +88,7 @@ def fit(
         If the checkpoint to resume from has another model or other settings.
     ValueError
         If `resume` lacks `checkpoint`, `config.patience` lacks `evaluate`, all parameters of
-        `model` are frozen, or a batch has nothing to predict.
+        `model` are frozen, some are in few bits, or a batch has nothing to predict.
 
     References
     ----------
@@ -109,7 +109,15 @@ def fit(
         raise ValueError("fit: resume needs checkpoint, the folder to resume from")
     if config.patience is not None and evaluate is None:
         raise ValueError("fit: config.patience needs evaluate, the scores to watch")
-    if model.flat.data.size == 0:  # it would take all its time and leave the model as it was
+    # It would take all its time and leave the model as it was, or nearly so.
+    weights = [parameter.data for parameter in model.parameters()]
+    few_bits = {weight.kind for weight in weights if isinstance(weight, ops.QuantizedWeight)}
+    if few_bits:
+        raise ValueError(
+            f"fit: model has weights in few bits ({', '.join(sorted(few_bits))}), which cannot "
+            "learn: load it with dtype='float32'"
+        )
+    if model.flat.data.size == 0:
         raise ValueError("fit: model has nothing to learn: all its parameters are frozen")
     optimizer = optim.AdamW(
         model.flat, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
