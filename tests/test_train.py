@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -568,8 +569,26 @@ def test_resume_refuses_other_settings_and_models(tmp_path):
     quiet_fit(tiny_model(), tiny_config(), checkpoint=tmp_path)
     with pytest.raises(ValueError, match=r"other settings: lr was 0\.01, is 0\.02"):
         quiet_fit(tiny_model(), tiny_config(lr=0.02), checkpoint=tmp_path, resume=True)
-    with pytest.raises(ValueError, match="does not fit this model"):
+    with pytest.raises(ValueError, match=r"other settings: n_embd was 8, is 16"):
         quiet_fit(tiny_model(dim=16), tiny_config(), checkpoint=tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"other settings: n_head was 2, is 4$"):
+        quiet_fit(tiny_model(heads=4), tiny_config(), checkpoint=tmp_path, resume=True)
+    frozen = tiny_model()
+    frozen.freeze("wpe")
+    with pytest.raises(ValueError, match="does not fit this model"):
+        quiet_fit(frozen, tiny_config(), checkpoint=tmp_path, resume=True)
+
+
+def test_checkpoints_of_former_versions_are_resumed(tmp_path):
+    straight = tiny_model()
+    quiet_fit(straight, tiny_config(), checkpoint=tmp_path)
+    path = train.latest_checkpoint(tmp_path) / "state.json"
+    values = json.loads(path.read_text())
+    del values["model"]
+    path.write_text(json.dumps(values))
+    model = tiny_model(1)
+    quiet_fit(model, tiny_config(), checkpoint=tmp_path, resume=True)
+    np.testing.assert_array_equal(model.flat.data, straight.flat.data)
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):

@@ -117,6 +117,7 @@ def save_checkpoint(
             {
                 "format": FORMAT,
                 "config": asdict(config),
+                "model": _shape(model),
                 "run": values,
                 "optimizer": scalars,
                 "generator": rng.bit_generator.state,
@@ -136,7 +137,9 @@ def load_checkpoint(
     if newest is None:
         return None
     path, values, tensors = newest
-    changed = _changed(config, values["config"])
+    changed = _changed(_settings(config), values["config"])
+    if "model" in values:  # former versions did not keep it
+        changed += _changed(_shape(model), values["model"])
     if changed:
         raise CheckpointMismatchError(f"{path}: was made with other settings: {'; '.join(changed)}")
 
@@ -203,11 +206,21 @@ def _watched(state: RunState, monitor: str | None) -> str | None:
     return monitor or next(scores, None)
 
 
-def _changed(config: FitConfig, saved: dict[str, Any]) -> list[str]:
-    now = asdict(config)
-    now["betas"] = list(now["betas"])  # as JSON has it
+def _settings(config: FitConfig) -> dict[str, Any]:
+    """What the steps so far were made with, as JSON has it."""
+    settings = {name: v for name, v in asdict(config).items() if name not in MAY_CHANGE}
+    return settings | {"betas": list(config.betas)}
+
+
+def _shape(model: Any) -> dict[str, Any]:
+    """What the weights do not tell, such as the number of heads."""
+    shape: dict[str, Any] = model.config.to_dict() if hasattr(model, "config") else {}
+    return shape
+
+
+def _changed(now: dict[str, Any], saved: dict[str, Any]) -> list[str]:
     return [
         f"{name} was {saved.get(name)}, is {value}"
         for name, value in now.items()
-        if name not in MAY_CHANGE and saved.get(name) != value
+        if saved.get(name) != value
     ]
