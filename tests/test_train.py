@@ -15,7 +15,7 @@ import pytest
 
 from evergrad import io, nn, optim, train
 from evergrad.datasets import Domain, cpython_prose
-from evergrad.models import GPT2, GPT2Config
+from evergrad.models import GPT2, T5, GPT2Config, Seq2SeqBatch, T5Config
 from evergrad.text import Batch, Tokenizer, pack
 from evergrad.train import FitConfig, History, bits_per_byte, fit, window_sampler
 
@@ -241,6 +241,17 @@ def test_accumulated_gradient_is_that_of_the_full_batch():
     assert first.rows[0]["loss"] == pytest.approx(second.rows[0]["loss"], rel=1e-6)
     assert first.rows[0]["tokens"] == second.rows[0]["tokens"] == 30
     np.testing.assert_allclose(accumulated.flat.grad, at_once.flat.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_pairs_of_texts_are_learned():
+    config = T5Config(VOCABULARY, layers=1, heads=2, head_dim=4, dim=8, hidden=16)
+
+    def sample(rng, batch_size, window):
+        texts = list(rng.integers(1, VOCABULARY, (batch_size, window)))
+        return Seq2SeqBatch.pack(texts, texts, config.start_token)
+
+    history = quiet_fit(T5(config), tiny_config(steps=30, accumulate=2), sample=sample)
+    assert history.rows[-1]["loss"] < history.rows[0]["loss"]
 
 
 def test_frozen_parameters_stay():
@@ -472,7 +483,7 @@ def test_a_score_that_is_not_finite_stops_training():
 RESUME = textwrap.dedent("""
     import sys
     import numpy as np
-    from evergrad.models import GPT2, GPT2Config
+    from evergrad.models import GPT2, T5, GPT2Config, Seq2SeqBatch, T5Config
     from evergrad.train import FitConfig, bits_per_byte, fit, window_sampler
 
     folder, stop_at = sys.argv[1], int(sys.argv[2])
@@ -646,7 +657,7 @@ def test_where_standard_error_is_closed_nothing_is_shown(monkeypatch):
 
 BAR = textwrap.dedent("""
     import numpy as np
-    from evergrad.models import GPT2, GPT2Config
+    from evergrad.models import GPT2, T5, GPT2Config, Seq2SeqBatch, T5Config
     from evergrad.train import FitConfig, fit, window_sampler
     model = GPT2(GPT2Config(vocab_size=12, context=16, layers=1, heads=2, dim=8))
     config = FitConfig(steps=30, batch_size=4, window=8, eval_every=10)

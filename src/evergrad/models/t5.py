@@ -249,6 +249,11 @@ class Seq2SeqBatch:
     target: Array | Any
     decoder_cu_seqlens: Array
 
+    @property
+    def counted(self) -> int:
+        """Number of targets that the loss counts."""
+        return 0 if self.target is None else int(np.count_nonzero(self.target != -100))
+
     @classmethod
     def pack(
         cls, sources: Sequence[Array], targets: Sequence[Array], start_token: int
