@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -172,6 +173,10 @@ def test_bits_per_byte_needs_text():
         bits_per_byte(tiny_model(), np.array([1]), 5, WINDOW)
     with pytest.raises(ValueError, match="got 200 and 0"):
         bits_per_byte(tiny_model(), tiny_ids(), 0, WINDOW)
+    with pytest.raises(ValueError, match="got 200 and nan"):
+        bits_per_byte(tiny_model(), tiny_ids(), math.nan, WINDOW)
+    with pytest.raises(TypeError, match="ids must be an integer array, got list"):
+        bits_per_byte(tiny_model(), [1, 2, 3], 3, WINDOW)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])

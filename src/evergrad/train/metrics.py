@@ -40,8 +40,9 @@ def bits_per_byte(
 
     Raises
     ------
-    ValueError
-        If there are fewer than two tokens, or no bytes, or `batch_size` is below 1.
+    TypeError, ValueError
+        If `ids` is no integer array of one dimension, or there are fewer than two tokens, or no
+        bytes, or `window` or `batch_size` is below 1.
 
     Examples
     --------
@@ -52,13 +53,13 @@ def bits_per_byte(
     >>> round(bits_per_byte(model, np.arange(100), num_bytes=99, window=8), 3)
     8.0
     """
-    if ids.size < 2 or num_bytes < 1:
+    spans = windows(ids, window)
+    if ids.size < 2 or not num_bytes >= 1:
         raise ValueError(
             f"bits_per_byte: needs two tokens and one byte, got {ids.size} and {num_bytes}"
         )
     if batch_size < 1:  # or none would be evaluated, which took no bits
         raise ValueError(f"bits_per_byte: batch_size must be at least 1, got {batch_size}")
-    spans = windows(ids, window)
     nats = 0.0
     with nn.evaluating(model):
         for first in range(0, len(spans), batch_size):
