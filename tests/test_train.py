@@ -404,6 +404,10 @@ def test_a_resumed_run_may_watch_another_score(tmp_path, monitor):
 
 
 def test_fit_bad_arguments(tmp_path):
+    with pytest.raises(TypeError, match=r"sample: .* window_sampler\(ids\) makes, got ndarray"):
+        quiet_fit(tiny_model(), tiny_config(), sample=tiny_ids())
+    with pytest.raises(TypeError, match="config: expected a FitConfig, got dict"):
+        quiet_fit(tiny_model(), {"steps": 10})
     with pytest.raises(ValueError, match="resume needs checkpoint"):
         quiet_fit(tiny_model(), tiny_config(), resume=True)
     with pytest.raises(ValueError, match="patience needs evaluate"):

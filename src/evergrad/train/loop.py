@@ -86,6 +86,8 @@ def fit(
         If `checkpoint` is or lies in a file (NotADirectoryError), or the disk refuses.
     CheckpointMismatchError
         If the checkpoint to resume from has another model or other settings.
+    TypeError
+        If `sample` is no function, or `config` no `FitConfig`.
     ValueError
         If `resume` lacks `checkpoint`, `config.patience` lacks `evaluate`, all parameters of
         `model` are frozen, some are in few bits, or a batch has nothing to predict.
@@ -105,6 +107,11 @@ def fit(
     >>> history.rows[-1]["loss"] < 0.5 * history.rows[0]["loss"]
     True
     """
+    if not callable(sample):
+        made = "a function, such as window_sampler(ids) makes"
+        raise TypeError(f"fit: sample: expected {made}, got {type(sample).__name__}")
+    if not isinstance(config, FitConfig):
+        raise TypeError(f"fit: config: expected a FitConfig, got {type(config).__name__}")
     if resume and checkpoint is None:
         raise ValueError("fit: resume needs checkpoint, the folder to resume from")
     if config.patience is not None and evaluate is None:
