@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -1020,6 +1021,15 @@ def test_adapt_refuses_bad_limits(store, domains, settings, message):
         adapt(store, code, [prose], config(), progress=False, **settings)
     with pytest.raises(ValueError, match="'code' is there twice"):
         adapt(store, code, [prose, code], config(), progress=False)
+
+
+def test_a_strategy_without_text_refuses_before_anything_is_measured(store, domains):
+    unmeasurable = dataclasses.replace(domains[1], heldout_bytes=0)
+    with pytest.raises(ValueError, match="retained: replay needs at least one domain"):
+        adapt(store, unmeasurable, [], FitConfig(steps=1, window=WINDOW), progress=False)
+    nothing = dataclasses.replace(unmeasurable, train_ids=np.zeros(1, np.int64))
+    with pytest.raises(ValueError, match="ids must have one dimension and two tokens"):
+        adapt(store, nothing, [], FitConfig(steps=1), strategy=Naive(), progress=False)
 
 
 def test_adaptation_repeats_itself_bit_for_bit(store, domains):

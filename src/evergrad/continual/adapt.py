@@ -79,6 +79,7 @@ def begin(
     """
     started = time.perf_counter()
     domains = _distinct([domain, *also_measure])
+    sample = Naive().sampler(domain, ())
     with store.lock():
         store.expect_empty()
         before = _measure(model, domains, config.window)
@@ -86,7 +87,7 @@ def begin(
         scores.add("untrained", None, before)
         history = train.fit(
             model,
-            Naive().sampler(domain, ()),
+            sample,
             config,
             evaluate=_curve(model, curve or domains, config),
             checkpoint=checkpoint,
@@ -167,7 +168,8 @@ def adapt(
     Raises
     ------
     ValueError
-        When a limit is out of range, or two domains have one name.
+        When a limit is out of range, two domains have one name, or the strategy has nothing to
+        draw from.
     StoreError
         When there is no version to start from.
     StoreLockedError
@@ -182,6 +184,7 @@ def adapt(
     started = time.perf_counter()
     strategy = strategy or Replay()
     domains = _distinct([new, *retained])
+    sample = strategy.sampler(new, retained)  # what it refuses is better known before the work
     store.expect_versions()  # or the lock would make a folder of a wrong name
     with store.lock():
         origin = store.find(base)
@@ -191,7 +194,7 @@ def adapt(
         scores.measure(len(scores.stages) - 1, before)
         history = train.fit(
             model,
-            strategy.sampler(new, retained),
+            sample,
             config,
             evaluate=_curve(model, curve or domains, config),
             progress=progress,
