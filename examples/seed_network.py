@@ -80,13 +80,13 @@ def main() -> None:
     print("for the output to approach 1. Three ways to take the step, the loss after n of them:\n")
     shown = (0, 1, 10, 100)
     print("  " + "".join(f"{text:>12}" for text in ("n", *map(str, shown))))
-    for name, optimizer in {
-        "descent": lambda flat: optim.SGD(flat, lr=0.5),
-        "Adam": lambda flat: optim.Adam(flat, lr=0.05),
-        "RMSprop": lambda flat: optim.RMSprop(flat, lr=0.01),
-    }.items():
+    for name, rule, lr in (
+        ("descent", optim.SGD, 0.5),
+        ("Adam", optim.Adam, 0.05),
+        ("RMSprop", optim.RMSprop, 0.01),
+    ):
         net = network()
-        losses = train(optimizer(net.flat), net, shown[-1])
+        losses = train(rule(net.flat, lr=lr), net, shown[-1])
         print("  " + f"{name:>12}" + "".join(f"{losses[n]:12.6f}" for n in shown))
 
 

@@ -1,4 +1,4 @@
-"""What the README and the docstrings show is well typed: `mypy --strict` has nothing to say."""
+"""What README, examples and docstrings show is well typed: `mypy --strict` has nothing to say."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import evergrad
 
 PACKAGE = Path(evergrad.__file__).parent
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 # What belongs to the command line is no library; a backend is called by the ops alone.
 LEFT_OUT = re.compile(r"evergrad\.(cli|bench|backends|_native|__main__)\b")
 
@@ -30,9 +30,13 @@ def modules():
 
 def examples():
     """Where it stands, and the code, of everything that is shown."""
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.M | re.S)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.M | re.S
+    )
     for number, block in enumerate(blocks):
         yield f"readme_{number}", block
+    for path in (ROOT / "examples").glob("*.py"):
+        yield path.stem, path.read_text()
     finder = doctest.DocTestFinder(exclude_empty=True)
     for module in modules():
         for test in finder.find(module, module.__name__):

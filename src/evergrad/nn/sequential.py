@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ._backward import once
 from ._buffer import Array
 from .module import Module
@@ -33,7 +35,7 @@ class Sequential(Module):
     """
 
     def __init__(self, *layers: Module) -> None:
-        self.layers = layers
+        self.layers: tuple[Any, ...] = layers  # of any kind: typed code asks for their parts
 
     def __call__(self, x: Array, *, need_dx: bool = True) -> tuple[Array, once]:
         """Apply all layers to x; backward: dout -> dx."""
