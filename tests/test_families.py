@@ -374,6 +374,7 @@ TIED = [
         ("gpt2", {"activation_function": "gelu_accurate"}),
         ("gpt2", {"activation_function": "gelu_python_tanh"}),
         ("bert", {"hidden_act": "gelu_python"}),
+        ("t5", {"is_gated_act": None, "feed_forward_proj": "relu"}),
         # An odd table is used up to its last row.
         ("t5 9", {"relative_attention_num_buckets": 9}),
         ("t5 9", {"relative_attention_num_buckets": 9, "relative_attention_max_distance": 6}),
@@ -496,6 +497,11 @@ def test_a_head_written_twice_stays_tied(name):
         ("t5", {"is_encoder_decoder": False}, "is_encoder_decoder=False is not supported"),
         ("t5", {"dense_act_fn": "gelu_new"}, "dense_act_fn='gelu_new' contradicts"),
         ("t5", {"is_gated_act": True}, "is_gated_act=True contradicts"),
+        (
+            "t5",
+            {"feed_forward_proj": "gated-gelu", "is_gated_act": None},
+            "is_gated_act=None contradicts",
+        ),
     ],
 )
 def test_settings_that_ask_for_another_model(name, settings, message):

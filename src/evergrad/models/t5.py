@@ -141,8 +141,10 @@ class T5Config:
         gated = first == "gated"
         activation = "gelu_tanh" if gated and last == "gelu" else SYNONYMS.get(last, last)
         for name, value in (("is_gated_act", gated), ("dense_act_fn", activation)):
-            given = settings.get(name)
-            if given is not None and SYNONYMS.get(given, given) != value:
+            given = settings.get(name, value)
+            # A null of the first is "not gated", one of the second says nothing.
+            means = bool(given) if name == "is_gated_act" else SYNONYMS.get(given, given)
+            if means not in (value, None):
                 raise ValueError(
                     f"{name}={given!r} contradicts"
                     f" feed_forward_proj={settings.get('feed_forward_proj', 'relu')!r}"
