@@ -271,14 +271,7 @@ def over_each_index(call: Any, args: dict[str, Any], buffers: dict[str, np.ndarr
         np.testing.assert_array_equal(read, index)
 
 
-# A quantized table's rows have been decoded, and its indices are done with, before one is written.
-@each_case(
-    lambda case: (
-        small(case)
-        and case.op is not cases.EMBEDDING_QUANTIZED
-        and not INDICES.isdisjoint(case.op.shapes)
-    )
-)
+@each_case(lambda case: small(case) and not INDICES.isdisjoint(case.op.shapes))
 @each_backend
 def test_an_output_over_indices_is_refused(case: Case, backend: str) -> None:
     """They are read while it is written: rows of anywhere would be next."""

@@ -294,6 +294,27 @@ def test_gradients_pass_but_the_weight_has_none():
         ops.linear_cross_entropy_with_grads(1.0, x, weight, target)
 
 
+def test_an_output_over_the_bytes_is_refused(backend):
+    """They are decoded before it is written, and would be no weight afterwards."""
+    weight = ops.quantize(np.ones((64, 32), np.float32), "bf16")
+    before = weight.data.copy()
+    out = weight.data.reshape(-1)[: 8 * 32 * 4].view(np.float32).reshape(8, 32)
+    x, dout, ids = np.ones((8, 32), np.float32), np.ones((8, 64), np.float32), np.arange(8)
+    _, lse = ops.linear_cross_entropy(x, weight, ids, return_lse=True)
+    frozen = {"need_dweight": False, "dx": out}
+    for call in (
+        lambda: ops.embedding(ids, weight, out=out),
+        lambda: ops.embedding(ids, weight, out=out, accumulate=True),
+        lambda: ops.embedding_sum(ids, weight, ids, x, out=out),
+        lambda: ops.linear_backward(dout, x, weight, **frozen),
+        lambda: ops.linear_cross_entropy_backward(1.0, x, weight, ids, lse, **frozen),
+        lambda: ops.linear_cross_entropy_with_grads(1.0, x, weight, ids, **frozen),
+    ):
+        with pytest.raises(ValueError, match=r"expected memory of its own, got .* overlaps weight"):
+            call()
+        np.testing.assert_array_equal(weight.data, before)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

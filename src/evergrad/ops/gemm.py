@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backends import active, native_isa
 from . import _check
-from .quant import QuantizedWeight, decoded
+from .quant import QuantizedWeight, decoded, memory_of
 
 ACTIVATIONS = (None, "relu", "sigmoid", "tanh", "gelu", "gelu_tanh", "silu")
 
@@ -297,7 +297,7 @@ def _misfit(x: np.ndarray, weight: np.ndarray | PackedWeight | QuantizedWeight) 
 
 def gradient_checks(
     x: np.ndarray,
-    weight: np.ndarray,
+    weight: np.ndarray | QuantizedWeight,
     dx: np.ndarray | None,
     dweight: np.ndarray | None,
     dbias: np.ndarray | None,
@@ -307,7 +307,7 @@ def gradient_checks(
     _check.output("dx", dx, x.shape, "x", x)
     _check.output("dweight", dweight, weight.shape, "x", x)
     _check.output("dbias", dbias, weight.shape[:1], "x", x)
-    inputs = {"x": x, "weight": weight, **others}
+    inputs = {"x": x, "weight": memory_of(weight), **others}
     _check.each_apart(inputs, dx=dx, dweight=dweight, dbias=dbias)
 
 
@@ -374,14 +374,15 @@ def linear_backward(
         if matrix.shape[1] != x.shape[-1]:
             raise _misfit(x, matrix)
     shape = (*x.shape[:-1], matrix.shape[0])
-    if dout is None or (saved is None) != (activation is None) or not active.plain(
+    as_given = matrix is weight and dout is not None and (saved is None) == (activation is None)
+    if not as_given or not active.plain(
         3, x, None, matrix, None, dout, shape, saved, shape,
         dx, x.shape, dweight, matrix.shape, dbias, shape[-1:],
     ):  # fmt: skip
         _check.required("dout", dout, shape, "x", x)
         if activation is not None:
             _check.required("saved", saved, shape, "x", x)
-        gradient_checks(x, matrix, dx, dweight, dbias, dout=dout, saved=saved)
+        gradient_checks(x, weight, dx, dweight, dbias, dout=dout, saved=saved)
     result, dweight, dbias = active.linear_backward(
         _check.rows(dout), _check.rows(x), matrix, activation,
         None if activation is None else _check.rows(saved),

@@ -190,7 +190,7 @@ def linear_cross_entropy_backward(
     )
     _check.required("lse", lse, target.shape, "x", x)
     drows = per_row(dout, reduction, target, options[0], x)
-    gradient_checks(x, matrix, dx, dweight, dbias, dout=drows, lse=lse, bias=bias, target=target)
+    gradient_checks(x, weight, dx, dweight, dbias, dout=drows, lse=lse, bias=bias, target=target)
     result, dweight, dbias = active.linear_cross_entropy_backward(
         drows.reshape(-1), _check.rows(x), matrix, bias, target.reshape(-1), lse.reshape(-1),
         *options, _check.rows(dx), dweight, dbias,
@@ -258,7 +258,7 @@ def linear_cross_entropy_with_grads(
         x, matrix, target, bias, ignore_index, label_smoothing, softcap, reduction
     )
     drows = per_row(dout, reduction, target, options[0], x)
-    gradient_checks(x, matrix, dx, dweight, dbias, dout=drows, bias=bias, target=target)
+    gradient_checks(x, weight, dx, dweight, dbias, dout=drows, bias=bias, target=target)
     losses, result, dweight, dbias = active.linear_cross_entropy_with_grads(
         drows.reshape(-1), _check.rows(x), matrix, bias, target.reshape(-1),
         *options, _check.rows(dx), dweight, dbias,

@@ -177,6 +177,11 @@ def decoded(weight: Any, learns: bool = False) -> Any:
     return weight.dequantize()
 
 
+def memory_of(weight: Any) -> Any:
+    """The array whose memory a weight is, which no output may lie over."""
+    return weight.data if isinstance(weight, QuantizedWeight) else weight
+
+
 def quantize(weight: np.ndarray, kind: str) -> QuantizedWeight:
     """Store a weight in fewer bits.
 
