@@ -429,6 +429,23 @@ def test_ends_of_a_wrong_type_are_named(ends, tmp_path):
         models.load(tmp_path)
 
 
+@pytest.mark.parametrize("ends", [None, 3, (3, 4)])
+def test_a_generation_config_of_another_model_does_not_rule_over_what_is_saved(ends, tmp_path):
+    told = {"eos_token_id": [1, 2], "bos_token_id": 1, "pad_token_id": 2, "max_new_tokens": 7}
+    (tmp_path / "generation_config.json").write_text(json.dumps(told))
+    model = models.GPT2(models.GPT2Config(9, context=8, layers=1, heads=1, dim=8, eos_token=ends))
+    models.save(model, tmp_path)
+    assert models.load(tmp_path).config == model.config
+    settings = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).generation_config
+    assert (settings.bos_token_id, settings.pad_token_id) == (None, None)
+    assert settings.eos_token_id == (list(ends) if isinstance(ends, tuple) else ends)
+    assert settings.max_new_tokens == 7
+    (tmp_path / "tokenizer.json").touch()  # it stays, and with it what it says
+    (tmp_path / "generation_config.json").write_text(json.dumps(told))
+    models.save(model, tmp_path)
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == told
+
+
 def test_what_answers_begin_with_is_not_asked_of_a_model_without_answers(tmp_path):
     """transformers takes one for each text of a batch, too; a GPT-2 has no use for any."""
     module = gpt2()

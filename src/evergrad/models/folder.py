@@ -18,6 +18,10 @@ __all__ = ["MODEL_TYPES", "build", "load", "save"]
 #: The "model_type" of config.json, which is the name of a family's file, and the class in there.
 MODEL_TYPES = {"bert": "Bert", "gpt2": "GPT2", "llama": "Llama", "t5": "T5"}
 
+#: Of a generation_config.json, and of config.json, which it overrides.
+GENERATION = "generation_config.json"
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
 
 def save(
     model: Pretrained, folder: str | os.PathLike[str], max_shard_bytes: int | None = None
@@ -29,9 +33,12 @@ def save(
     model : GPT2, Llama, Bert or T5
         The model.
     folder : path
-        Made where it is missing. Each file is replaced atomically.
+        Made where it is missing. Each file is replaced atomically. A tokenizer that lies there
+        stays, and the generation_config.json beside it; one without a tokenizer would rule over
+        the model's own tokens, and gets these.
     max_shard_bytes : int, optional
-        Cut the weights into files of at most this size, with an index. Default: a single file.
+        Cut the weights into files of at most this size, with an index, as `io.save_weights` says.
+        Default: a single file.
 
     Examples
     --------
@@ -46,7 +53,13 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     io.save_weights(folder, to_theirs(model), max_shard_bytes)
-    io.write_json(folder / "config.json", model.config.to_dict())
+    settings = model.config.to_dict()
+    io.write_json(folder / "config.json", settings)
+    path = folder / GENERATION
+    if path.exists() and not (folder / "tokenizer.json").exists():
+        kept = {name: v for name, v in io.JsonObject(path).values.items() if name not in TOKENS}
+        told = {name: settings[name] for name in TOKENS if settings.get(name) is not None}
+        io.write_json(path, kept | told)
 
 
 def load(folder: str | Path) -> Any:
@@ -94,7 +107,7 @@ def load(folder: str | Path) -> Any:
 
 def _of_generation(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What generation_config.json, if there is one, says in the place of config.json."""
-    told = io.JsonObject(folder / "generation_config.json", optional=True)
+    told = io.JsonObject(folder / GENERATION, optional=True)
     found: dict[str, Any] = {}
     name = "decoder_start_token_id"
     if settings.get("is_encoder_decoder") and settings.get(name) is None:
