@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -79,3 +80,57 @@ def test_killed_training_goes_on_from_its_last_checkpoint(tmp_path):
         arrays.append((train.latest_checkpoint(end) / "state.safetensors").read_bytes())
     assert arrays[0] == arrays[1], f"EVERGRAD_SEED={SEED}"
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+# Killed before each rename and each removal in turn.
+SAVE = textwrap.dedent("""
+    import json, os, sys
+    import numpy as np
+    from evergrad import io
+
+    folder, cut = sys.argv[1], json.loads(sys.argv[2])
+
+    def save(value, largest):
+        weights = {name: np.full(4, value, np.float32) for name in "abc"}
+        io.save_weights(folder, weights, largest)
+
+    code, kill = 9, 0
+    while code:
+        save(0, cut)
+        pid = os.fork()
+        if pid == 0:
+            left = kill
+
+            def count(event, _):
+                global left
+                if event in ("os.rename", "os.remove"):
+                    left -= 1
+                    if left < 0:
+                        os._exit(9)
+
+            sys.addaudithook(count)
+            save(1, 16)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:
+            found = {float(x) for each in io.read_weights(folder).values() for x in each.numpy()}
+        except FileNotFoundError:
+            found = {-1}
+        print(json.dumps(sorted(found)), flush=True)
+        kill += 1
+""")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs fork")
+@pytest.mark.parametrize("cut", [16, 32, None])
+def test_shards_whose_writer_was_killed_are_never_read_beside_older_ones(cut, tmp_path):
+    environment = os.environ | {"EVERGRAD_BACKEND": "reference"}
+    command = [sys.executable, "-c", SAVE, str(tmp_path), json.dumps(cut)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    refused = found.count([-1])
+    assert refused == (4 if cut == 16 else 0), "three shards of the same names, and the index"
+    before = found.index([-1]) if refused else found.index([1])
+    assert before >= 4, "all are whole before the first takes its place"
+    assert found == [[0]] * before + [[-1]] * refused + [[1]] * (len(found) - before - refused)
+    assert len(list(tmp_path.iterdir())) == 4

@@ -140,10 +140,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                _fsync(os.path.join(folder, name))
-            _fsync_folder(folder)
+        _fsync_all(temporary)
         _refuse_existing(path)  # rename would silently replace an empty folder
         try:
             os.rename(temporary, path)
@@ -156,6 +153,66 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         _rename(error, temporary, path)
         raise
     _fsync_folder(path.parent)
+
+
+@contextmanager
+def atomic_files(folder: str | os.PathLike[str], seal: str) -> Iterator[Path]:
+    """Fill a temporary folder within `folder`; its files then take their places together.
+
+    Nothing happens before all of them are whole. No file system renames several at once, but one
+    of them is the seal, without which nobody reads the others: it comes last, and an old one goes
+    first where others are to be replaced. A process killed between the renames so leaves a folder
+    without a seal, never old files among new ones under one.
+
+    Parameters
+    ----------
+    folder : path-like
+        It must exist. Files of the same names are replaced, others stay.
+    seal : str
+        The name of the file that counts.
+
+    Yields
+    ------
+    Path
+        The temporary folder to write into. When the block raises, nothing has happened.
+
+    Raises
+    ------
+    OSError
+        As `write_atomic`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     with atomic_files(root, seal="index.txt") as folder:
+    ...         _ = (folder / "index.txt").write_text("a.txt")
+    ...         _ = (folder / "a.txt").write_text("a")
+    ...         before = len(list(pathlib.Path(root).glob("*.txt")))
+    ...     before, sorted(path.name for path in pathlib.Path(root).iterdir())
+    (0, ['a.txt', 'index.txt'])
+    """
+    folder = Path(folder)
+    _clean_beside(folder / seal)
+    temporary = folder / _temporary_name()
+    try:
+        temporary.mkdir()
+        yield temporary
+        _fsync_all(temporary)
+        names = [name for name in os.listdir(temporary) if name != seal]
+        if any(os.path.lexists(folder / name) for name in names):
+            (folder / seal).unlink(missing_ok=True)
+            _fsync_folder(folder)
+        for name in names:
+            os.replace(temporary / name, folder / name)
+        _fsync_folder(folder)
+        os.replace(temporary / seal, folder / seal)
+        temporary.rmdir()
+    except BaseException as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _rename(error, temporary, folder)
+        raise
+    _fsync_folder(folder)
 
 
 def remove_folder(path: str | os.PathLike[str]) -> None:
@@ -306,6 +363,13 @@ def _fsync(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _fsync_all(root: Path) -> None:
+    for folder, _, names in os.walk(root):
+        for name in names:
+            _fsync(os.path.join(folder, name))
+        _fsync_folder(folder)
 
 
 def _fsync_folder(path: str | os.PathLike[str]) -> None:

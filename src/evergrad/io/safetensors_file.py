@@ -64,13 +64,7 @@ def save_safetensors(
     ...     load_safetensors(file)["weight"]
     array([0., 1., 2.], dtype=float32)
     """
-    for name, value in tensors.items():
-        if not isinstance(name, str):
-            raise TypeError(f"{path}: tensor names must be str, got {name!r}")
-        known = isinstance(value, (np.ndarray, np.generic)) and _little(value.dtype) in NAMES
-        if not known:
-            kind = getattr(value, "dtype", type(value).__name__)
-            raise TypeError(f"{path}: tensor {name!r} must be a numeric array, got {kind}")
+    check_tensors(path, tensors)
     for key, text in (metadata or {}).items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"{path}: metadata must map str to str, got {key!r}: {text!r}")
@@ -93,6 +87,17 @@ def save_safetensors(
         for name in order:
             value = np.asarray(tensors[name], _little(tensors[name].dtype), order="C")
             file.write(value.reshape(-1).view(np.uint8).data)
+
+
+def check_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
+    """Refuse what `save_safetensors` cannot write to `path`."""
+    for name, value in tensors.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{path}: tensor names must be str, got {name!r}")
+        known = isinstance(value, (np.ndarray, np.generic)) and _little(value.dtype) in NAMES
+        if not known:
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise TypeError(f"{path}: tensor {name!r} must be a numeric array, got {kind}")
 
 
 def load_safetensors(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[Any]]:

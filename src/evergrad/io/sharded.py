@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from .atomic import atomic_files
 from .errors import CorruptFileError
 from .json_file import read_json, write_json
-from .safetensors_file import read_safetensors, save_safetensors
+from .safetensors_file import check_tensors, read_safetensors, save_safetensors
 from .stored import StoredTensor
 
 __all__ = ["read_weights", "save_weights"]
@@ -93,10 +94,16 @@ def save_weights(
 ) -> None:
     """Write weights as `read_weights` and Hugging Face's tools read them.
 
+    All of them lie on the disk before they take the place of others, so that there has to be room
+    for both. A process that is killed leaves the old weights, or the new ones. Only where shards
+    replace others of the same names, that is, as many, there is a moment between their renames in
+    which the folder has no index: killed in it, a process leaves a folder that readers refuse,
+    never a mixture.
+
     Parameters
     ----------
     folder : path-like
-        It must exist. Each file is replaced atomically; files of an earlier cut are removed last.
+        It must exist. Files of an earlier cut are removed last.
     tensors : mapping of str to ndarray
         In the order in which they fill the shards.
     max_shard_bytes : int, optional
@@ -123,6 +130,7 @@ def save_weights(
         not isinstance(max_shard_bytes, int) or max_shard_bytes <= 0
     ):
         raise ValueError(f"max_shard_bytes must be a positive int, got {max_shard_bytes!r}")
+    check_tensors(folder, tensors)
     folder = Path(folder)
     shards: list[dict[str, npt.NDArray[Any]]] = [{}]
     filled = 0
@@ -139,12 +147,13 @@ def save_weights(
         written = {folder / SINGLE}
     else:
         table: dict[str, str] = {}
-        for i, shard in enumerate(shards):
-            name = SHARD.format(i + 1, len(shards))
-            save_safetensors(folder / name, shard, METADATA)
-            table |= dict.fromkeys(shard, name)
         total = sum(tensor.nbytes for tensor in tensors.values())
-        write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": table})
+        with atomic_files(folder, seal=INDEX) as made:
+            for i, shard in enumerate(shards):
+                name = SHARD.format(i + 1, len(shards))
+                save_safetensors(made / name, shard, METADATA)
+                table |= dict.fromkeys(shard, name)
+            write_json(made / INDEX, {"metadata": {"total_size": total}, "weight_map": table})
         written = {folder / name for name in (INDEX, *table.values())}
     for path in old - written:
         path.unlink()
