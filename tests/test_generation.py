@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import tokenizers
@@ -172,14 +174,22 @@ def test_the_repetition_penalty_is_that_of_transformers(penalty):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"repetition_penalty": 0}, "repetition_penalty must be > 0"),
-        ({"repetition_penalty": float("nan")}, "repetition_penalty must be > 0"),
-        ({"seed": -1}, "seed must lie"),
+        ({"repetition_penalty": 0}, r"repetition_penalty: .* \[1e-30, 1e\+30\], got 0"),
+        ({"repetition_penalty": float("nan")}, r"repetition_penalty: .*, got nan"),
+        ({"repetition_penalty": 1e39}, r"repetition_penalty: .*, got 1e\+39"),
+        ({"repetition_penalty": None}, "repetition_penalty: expected a number, got NoneType"),
+        ({"temperature": "1"}, "temperature: expected a number, got str"),
+        ({"temperature": math.inf}, r"temperature: .* \[0, 1e\+30\], got inf"),
+        ({"top_k": 1.5}, "top_k: expected an integer, got float"),
+        ({"top_p": "1"}, "top_p: expected a number, got str"),
+        ({"min_p": None}, "min_p: expected a number, got NoneType"),
+        ({"seed": -1}, r"seed: expected an integer in \[0, "),
+        ({"seed": 1.5}, "seed: expected an integer, got float"),
     ],
     ids=str,
 )
 def test_sampling_names_bad_settings(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         Sampling(**options)
 
 

@@ -175,6 +175,7 @@ def test_stops_end_a_text(model, tokenizer):
     last = new[10]
     assert list(model.stream(ids, 30, stop=last)) == new[: new.index(last)]
     assert list(model.stream(ids, 30, stop=[last, "absent"])) == new[: new.index(last)]
+    assert list(model.stream(ids, 30, stop=np.array([last, 299]))) == new[: new.index(last)]
 
 
 def test_the_tokenizers_ends_end_a_text(model, tokenizer, monkeypatch):
@@ -334,8 +335,9 @@ def test_a_prompt_that_is_none(model, prompt):
     [
         ("a", {"max_new_tokens": -1}, "max_new_tokens must be an int >= 0, got -1"),
         ("a", {"max_new_tokens": 2.5}, "max_new_tokens must be an int >= 0, got 2.5"),
-        ("a", {"temperature": -1}, "temperature must be >= 0"),
+        ("a", {"temperature": -1}, "temperature: expected a number in"),
         ("a", {"stop": ""}, "not empty, got ''"),
+        ("a", {"stop": 1.5}, "strings and token ids, .*got 1.5"),
         ("a", {"stop": [1.5]}, "strings and token ids, .*got 1.5"),
         ([0.5], {}, "a sequence of at least one token"),
         ([[]], {}, "a sequence of at least one token"),

@@ -51,7 +51,7 @@ class Sampling:
     Parameters
     ----------
     temperature : float, default 1.0
-        0: always the likeliest token. Below 1 bolder, above 1 more diverse.
+        At most 1e30. 0: always the likeliest token. Below 1 bolder, above 1 more diverse.
     top_k : int, optional
         Draw from so many of the likeliest tokens.
     top_p : float, optional
@@ -59,15 +59,15 @@ class Sampling:
     min_p : float, default 0.0
         In [0, 1]: tokens less likely than so many times the likeliest are never drawn.
     repetition_penalty : float, default 1.0
-        Above 0. The logits of tokens that the text holds already are divided by it where they are
-        positive, and multiplied where they are negative; above 1 discourages repetition.
+        In [1e-30, 1e30]. The logits of tokens that the text holds already are divided by it where
+        they are positive, and multiplied where they are negative; above 1 discourages repetition.
     seed : int, default 0
         In [0, 2^64). The same seed gives the same text; the texts of a batch differ.
 
     Raises
     ------
-    ValueError
-        When one is out of range.
+    TypeError, ValueError
+        When one is of the wrong type, or out of range.
 
     References
     ----------
@@ -93,18 +93,14 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be >= 0, got {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k must be >= 1, got {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p must lie in [0, 1], got {self.min_p}")
-        if not 0 < self.repetition_penalty < np.inf:
-            raise ValueError(f"repetition_penalty must be > 0, got {self.repetition_penalty}")
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"seed must lie in [0, 2^64), got {self.seed}")
+        self._draw(np.zeros(1, np.float32), 0)  # complains before a prompt is read
+        given, limit = self.repetition_penalty, 1e30  # logits beyond are NaN
+        if not isinstance(given, (int, float, np.integer, np.floating)):
+            raise TypeError(f"repetition_penalty: expected a number, got {type(given).__name__}")
+        if not 1 / limit <= given <= limit:
+            raise ValueError(
+                f"repetition_penalty: expected a number in [1e-30, 1e+30], got {given:g}"
+            )
 
     def draw(self, logits: Array, text: Array, number: int = 0) -> int:
         """Choose a token.
@@ -129,14 +125,19 @@ class Sampling:
             logits = logits.copy()
             old = logits[seen]
             logits[seen] = np.where(old > 0, old / penalty, old * penalty)
-        token = ops.sample(
-            logits, temperature=self.temperature, top_k=self.top_k,
-            top_p=1.0 if self.top_p is None else self.top_p, min_p=self.min_p,
-            seed=self.seed, offset=number,
-        ).item()  # fmt: skip
+        token = self._draw(logits, number)
         if token < 0:
             raise FloatingPointError("the logits hold NaN: the model's weights have diverged")
-        return int(token)
+        return token
+
+    def _draw(self, logits: Array, number: int) -> int:
+        return int(
+            ops.sample(
+                logits, temperature=self.temperature, top_k=self.top_k,
+                top_p=1.0 if self.top_p is None else self.top_p, min_p=self.min_p,
+                seed=self.seed, offset=number,
+            ).item()
+        )  # fmt: skip
 
 
 class _Text:
@@ -339,7 +340,7 @@ def generate(
     ((23,), [1, 2, 3])
     """
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
-    stops = {stop} if isinstance(stop, (int, np.integer)) else set(stop or ())
+    stops = {stop} if isinstance(stop, (int, np.integer)) else set(() if stop is None else stop)
     new = []
     for _, token in stream(model, [ids], max_new_tokens, sampling, stops):
         new.append(token)

@@ -400,7 +400,9 @@ def _sampling(options: Mapping[str, Any]) -> tuple[Sampling, Any]:
 
 def _stops(stop: Any) -> tuple[list[str], set[int]]:
     """Strings and tokens that end a text."""
-    each = [stop] if isinstance(stop, (str, int, np.integer)) else list(stop or ())
+    if stop is None:
+        return [], set()
+    each = list(stop) if isinstance(stop, Iterable) and not isinstance(stop, str) else [stop]
     for one in each:
         if not isinstance(one, (str, int, np.integer)) or one == "":
             raise ValueError(f"stop must be strings and token ids, not empty, got {one!r}")
