@@ -309,6 +309,7 @@ def test_the_older_names_of_rope(tmp_path):
         {"rope_scaling": None, "rope_parameters": YARN},
         {"rope_scaling": {}, "rope_parameters": YARN, "rope_theta": 700.0},
         {"rope_parameters": YARN, "original_max_position_embeddings": 12},
+        {"rope_parameters": {**YARN, "beta_fast": 1.0, "beta_slow": 32.0}},
         {"rope_parameters": LLAMA_3, "original_max_position_embeddings": 40},
     ],
 )
@@ -502,6 +503,9 @@ def test_a_head_written_twice_stays_tied(name):
         ),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 0}}, "factor must be"),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": "2"}}, "factor must be"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": None}}, "linear' needs 'factor'"),
+        ("llama", {"rope_scaling": "linear"}, "rope_scaling must be an object, is 'linear'"),
+        ("llama", {"rope_parameters": [1]}, r"rope_parameters must be an object, is \[1\]"),
         ("llama", {"rope_parameters": {"rope_theta": 0.0}}, "theta must be a number above 1"),
         (
             "llama",

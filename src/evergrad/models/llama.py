@@ -126,7 +126,11 @@ class LlamaConfig:
             When a setting asks for a variant that this model is not.
         """
         # As transformers does: the older of the two names rules where both are given.
-        rope = dict(settings.get("rope_scaling") or settings.get("rope_parameters") or {})
+        name = "rope_scaling" if settings.get("rope_scaling") else "rope_parameters"
+        given = settings.get(name) or {}
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{name} must be an object, is {given!r:.80}")
+        rope = dict(given)
         theta = rope.pop("rope_theta", None)
         if theta is None:
             theta = settings.get("rope_theta")

@@ -72,11 +72,12 @@ class Rotary:
         scaling: Mapping[str, Any] | None = None,
         context: int = 2048,
     ) -> None:
-        scaling = scaling or {}
+        # A number that is null has its default, as in transformers, or is missing.
+        scaling = {k: v for k, v in (scaling or {}).items() if v is not None or k not in NUMBERS}
         if not _is_number(theta) or theta <= 1:
             raise ValueError(f"theta must be a number above 1, got {theta!r}")
         for name, value in scaling.items():
-            if name in NUMBERS and value is not None and not (_is_number(value) and value > 0):
+            if name in NUMBERS and not (_is_number(value) and value > 0):
                 raise ValueError(f"{name} must be a positive number, got {value!r}")
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         plain = theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
@@ -147,7 +148,7 @@ def _yarn(plain: Array, theta: float, scaling: Mapping[str, Any], context: int) 
     if scaling.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
-    scaled = np.clip((np.arange(dim // 2) - low) / max(high - low, 1e-3), 0, 1)
+    scaled = np.clip((np.arange(dim // 2) - low) / ((high - low) or 1e-3), 0, 1)
     return (1 - scaled) * plain + scaled * plain / scaling["factor"]
 
 
