@@ -36,8 +36,8 @@ def quantize(model: Module, kind: str) -> Quantized:
     """Store the matrices of a model's linear maps and token embeddings in fewer bits, in place.
 
     They learn no more; norms, biases and tables of positions stay in float32, and go on learning
-    where they did. Tied matrices stay tied. How much quality it costs is for the reader to measure
-    (bits per byte).
+    where they did. Tied matrices stay tied, and those in few bits already stay as they are. How
+    much quality it costs is for the reader to measure (bits per byte).
 
     Parameters
     ----------
