@@ -318,7 +318,14 @@ def test_a_vocabulary_that_is_padded(model, tokenizer):
         small.generate("The")
 
 
-@pytest.mark.parametrize("messages", ["Hi", {"role": "user", "content": "Hi"}, ["Hi"]])
+def test_messages_may_come_from_an_iterator(model):
+    """They were looked at once, and then there were none."""
+    messages = [{"role": "user", "content": "Hi"}, {"role": "user", "content": "you"}]
+    assert models.Conversation(model, iter(messages)).messages == messages
+    assert model.chat(iter(messages), 5) == model.chat(messages, 5)
+
+
+@pytest.mark.parametrize("messages", [3, "Hi", {"role": "user", "content": "Hi"}, ["Hi"]])
 def test_messages_that_are_none(model, messages):
     with pytest.raises(TypeError, match=r'messages: expected \[\{"role": "user"'):
         model.chat(messages)

@@ -1158,6 +1158,7 @@ TEMPLATE = """
   {% generation %}[{{ message['role'] }}] {{ message['content'] | trim }}{% endgeneration %}
 
 {% endfor %}
+{% if tools is not none %}{{ tools | tojson }}{% endif %}{{ tools is defined }}{{ documents }}
 {% if add_generation_prompt %}[assistant]{% endif %} year: {{ strftime_now('%Y') }} {{ extra }}
 """
 
@@ -1204,6 +1205,11 @@ def test_bad_chats_are_named(smollm, minilm):
         minilm.chat([user])
     with pytest.raises(TypeError, match=r"must be a list of .* got str"):
         smollm.chat("Hello")
+    for messages, kind in ((None, "NoneType"), (iter([user]), "list_iterator")):
+        with pytest.raises(TypeError, match=f"must be a list of .* got {kind}"):
+            smollm.chat(messages)
+    with pytest.raises(TypeError, match=r"messages must hold what JSON has: .* bytes"):
+        smollm.chat([{"role": "user", "content": b"Hello"}])
     with pytest.raises(TypeError, match=r"messages\[1\] must be a mapping .* got str"):
         smollm.chat([user, "Hello"])
     with pytest.raises(ValueError, match=r"messages\[0\] has no role"):
@@ -1211,9 +1217,10 @@ def test_bad_chats_are_named(smollm, minilm):
     ours = Tokenizer(smollm._inner, smollm._special, chat_template=TEMPLATE)
     with pytest.raises(ValueError, match="refuses these messages: no tools here"):
         ours.chat([user, {"role": "tool", "content": "x"}])
-    ours.chat_template = "{% for %}"
-    with pytest.raises(ValueError, match="the chat template is broken"):
-        ours.chat([user])
+    for broken in ("{% for %}", "{{" + "(" * 5000 + ")" * 5000 + "}}"):
+        ours.chat_template = broken
+        with pytest.raises(ValueError, match="the chat template is broken"):
+            ours.chat([user])
     ours.chat_template = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(ValueError, match="unsafe"):
         ours.chat([user])

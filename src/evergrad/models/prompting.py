@@ -275,14 +275,14 @@ class Conversation:
         if model.tokenizer is None:
             raise ValueError("chat: the model has no tokenizer: set model.tokenizer")
         self._model, self._tokenizer = model, model.tokenizer
+        self.messages = list(messages) if isinstance(messages, Iterable) else [messages]
         if isinstance(messages, (str, Mapping)) or not all(
-            isinstance(each, Mapping) for each in messages
+            isinstance(each, Mapping) for each in self.messages
         ):
             raise TypeError(
                 'messages: expected [{"role": "user", "content": "..."}, ...],'
                 f" got {messages!r:.80}"
             )
-        self.messages = list(messages)
         self._cache = KVCache(model.config)
         self._read = np.empty(0, np.int64)  # what the cache holds, or the beginning of it
         self._running: Generator[str, None, None] | None = None

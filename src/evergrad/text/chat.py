@@ -26,7 +26,8 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
         Each with ``"role"`` (system, user, assistant ...) and ``"content"``; further keys are for
         the template. A key whose value is None is as good as none.
     **variables
-        What else the template may ask for: ``add_generation_prompt``, ``bos_token`` ...
+        What else the template may ask for: ``add_generation_prompt``, ``bos_token`` ...; ``tools``
+        and ``documents`` are None unless given, as in `transformers`.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
     ImportError
         If the `jinja2` package is missing.
     TypeError
-        If `messages` is not a sequence of mappings.
+        If `messages` is not a sequence of mappings, or holds what JSON has not.
     ValueError
         If a message lacks its role, or the template is broken or refuses the messages; the message
         says why.
@@ -49,7 +50,7 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
     >>> render(template, [{"role": "user", "content": "Hello"}])
     '<user>Hello'
     """
-    if isinstance(messages, (str, bytes, Mapping)):
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
         raise TypeError(
             'chat: messages must be a list of {"role": ..., "content": ...},'
             f" got {type(messages).__name__}"
@@ -65,9 +66,14 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
     jinja2, compiled = _compiled(template)
     # Templates ask whether a key is there: beside tool calls, a content of None is nothing said.
     given = [{k: v for k, v in message.items() if v is not None} for message in messages]
-    plain = json.loads(json.dumps(given))
     try:
-        return str(compiled.render(messages=plain, **variables))
+        plain = json.loads(json.dumps(given))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"chat: messages must hold what JSON has: {error}") from error
+    # Some templates ask whether there are tools, others whether they are none.
+    known = {"tools": None, "documents": None, **variables}
+    try:
+        return str(compiled.render(messages=plain, **known))
     # A template is a program: it may fail in any way.
     except Exception as error:
         refused = isinstance(error, jinja2.exceptions.TemplateError)
@@ -96,8 +102,10 @@ def _compiled(template: str) -> tuple[Any, Any]:
     environment.globals["strftime_now"] = _now
     try:
         return jinja2, environment.from_string(template)
-    except jinja2.exceptions.TemplateError as error:
-        raise ValueError(f"chat: the chat template is broken: {error}") from error
+    # Too deep or too large for Python, if not a mistake of its author.
+    except (jinja2.exceptions.TemplateError, RecursionError, MemoryError) as error:
+        said = str(error) or type(error).__name__
+        raise ValueError(f"chat: the chat template is broken: {said}") from error
 
 
 def _as_it_is(self: Any, parser: Any) -> Any:
