@@ -116,8 +116,12 @@ def test_a_generation_config_is_heeded_and_saved(pair, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_beams": 0}, "num_beams must be >= 1"),
-        ({"length_penalty": np.inf}, "length_penalty must be finite"),
+        ({"num_beams": 0}, "num_beams must be an int >= 1, got 0"),
+        ({"num_beams": "2"}, "num_beams must be an int >= 1, got '2'"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be an int >= 0, got -1"),
+        ({"length_penalty": np.inf}, r"length_penalty must be a number in \[-50, 50\], got inf"),
+        ({"length_penalty": 1e3}, "length_penalty must be a number .*, got 1000.0"),
+        ({"length_penalty": None}, "length_penalty must be a number .*, got None"),
         ({"prompts": [[]]}, "ids must be"),
         ({"prompts": [[0.5]]}, "ids must be"),
     ],

@@ -280,12 +280,17 @@ def test_bad_arguments_are_named():
     model, tokenizer = models.Bert(config), Tokenizer.train(["a text"], vocab_size=270)
     with pytest.raises(ValueError, match="pooling must be"):
         Embedder(model, tokenizer, pooling="max")
-    with pytest.raises(ValueError, match="max_tokens must lie between 1 and the context of 16"):
-        Embedder(model, tokenizer, max_tokens=17)
+    for size in (17, 3.5):
+        with pytest.raises(
+            ValueError, match=f"max_tokens must be an int .*context of 16, got {size}"
+        ):
+            Embedder(model, tokenizer, max_tokens=size)
     with pytest.raises(ValueError, match=r"one of the prompts \['a'\], got 'b'"):
         Embedder(model, tokenizer, prompts={"a": "a: "}, default_prompt_name="b")
     embedder = Embedder(model, tokenizer)
-    with pytest.raises(TypeError, match="one string"):
-        embedder.encode("a text")
-    with pytest.raises(ValueError, match="batch_tokens must be >= 1"):
-        embedder.encode(["a text"], batch_tokens=0)
+    for texts, got in (("a text", "one string"), (b"a text", "bytes"), (None, "NoneType")):
+        with pytest.raises(TypeError, match=f"expected an iterable of texts, got {got}"):
+            embedder.encode(texts)
+    for size in (0, 1.5, None):
+        with pytest.raises(ValueError, match=f"batch_tokens must be an int >= 1, got {size}"):
+            embedder.encode(["a text"], batch_tokens=size)

@@ -19,6 +19,9 @@ __all__ = ["Answering", "beam_search"]
 
 Ids = npt.NDArray[np.int64]
 
+#: Power of the longest answer that a float64 still holds.
+STRONGEST = 50
+
 
 class _Beams:
     """The guesses at the answer to one text."""
@@ -107,7 +110,7 @@ def beam_search(
     num_beams : int, default 4
         1: always the likeliest token.
     length_penalty : float, default 1.0
-        Above 0 long answers are ranked higher, below 0 short ones.
+        In [-50, 50]. Above 0 long answers are ranked higher, below 0 short ones.
     stop : collection of int
         Tokens that end an answer. They are not part of it.
     vocab_size : int, optional
@@ -138,12 +141,15 @@ def beam_search(
     >>> [answer.size for answer in answers]
     [4, 4]
     """
-    if num_beams < 1:
-        raise ValueError(f"num_beams must be >= 1, got {num_beams}")
-    if not isinstance(max_new_tokens, (int, np.integer)):
-        raise ValueError(f"max_new_tokens must be an int, got {max_new_tokens!r}")
-    if not np.isfinite(length_penalty):
-        raise ValueError(f"length_penalty must be finite, got {length_penalty}")
+    for name, value, least in (("num_beams", num_beams, 1), ("max_new_tokens", max_new_tokens, 0)):
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be an int >= {least}, got {value!r}")
+    is_number = isinstance(length_penalty, (int, float, np.integer, np.floating))
+    if not is_number or not abs(length_penalty) <= STRONGEST:
+        raise ValueError(
+            f"length_penalty must be a number in [-{STRONGEST}, {STRONGEST}],"
+            f" got {length_penalty!r}"
+        )
     given = [np.asarray(prompt) for prompt in prompts]
     for prompt in given:
         if prompt.ndim != 1 or not prompt.size or not np.issubdtype(prompt.dtype, np.integer):
@@ -151,7 +157,7 @@ def beam_search(
                 f"ids must be 1-D arrays of at least one int, got {prompt.dtype} {prompt.shape}"
             )
     texts = [_Beams(num_beams, length_penalty) for _ in given]
-    if max_new_tokens <= 0 or not given:
+    if not max_new_tokens or not given:
         return [np.zeros(0, np.int64) for _ in given]
     with nn.evaluating(model):
         capacity = min(max_new_tokens, model.config.context)

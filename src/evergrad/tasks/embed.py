@@ -88,9 +88,10 @@ class Embedder:
             raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
         context = model.config.context
         max_tokens = context if max_tokens is None else max_tokens
-        if not 1 <= max_tokens <= context:
+        if not isinstance(max_tokens, (int, np.integer)) or not 1 <= max_tokens <= context:
             raise ValueError(
-                f"max_tokens must lie between 1 and the context of {context}, got {max_tokens}"
+                f"max_tokens must be an int between 1 and the context of {context},"
+                f" got {max_tokens!r}"
             )
         prompts = dict(prompts or {})
         if default_prompt_name is not None and default_prompt_name not in prompts:
@@ -178,15 +179,16 @@ class Embedder:
         Raises
         ------
         TypeError
-            When `texts` is a single string.
+            When `texts` is a single string, or nothing to iterate over.
         ValueError
             When `batch_tokens` is below 1, there is no such prompt, or it cannot be left out of the
             mean.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts: expected an iterable of texts, got one string")
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be >= 1, got {batch_tokens}")
+        if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+            got = "one string" if isinstance(texts, str) else type(texts).__name__
+            raise TypeError(f"texts: expected an iterable of texts, got {got}")
+        if not isinstance(batch_tokens, (int, np.integer)) or batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be an int >= 1, got {batch_tokens!r}")
         before = self._prompt(prompt_name, prompt)
         # What is no text is named by the tokenizer.
         texts = [before + text if isinstance(text, str) else text for text in texts]
