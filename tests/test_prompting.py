@@ -240,6 +240,18 @@ def test_an_interrupted_reply_is_part_of_the_conversation(model):
     assert "".join(conversation.reply(10)) == model.chat(before, 10)
 
 
+def test_what_follows_a_reply_that_is_left_unfinished_stands_behind_it(model):
+    conversation = Conversation(model, [{"role": "user", "content": "Hi"}])
+    said = "".join(itertools.islice(conversation.reply(20), 2))
+    conversation.messages.append({"role": "user", "content": "Go on"})
+    before = [dict(message) for message in conversation.messages]
+    assert before[1:] == [
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": "Go on"},
+    ]
+    assert "".join(conversation.reply(10)) == model.chat(before, 10)
+
+
 def test_a_tokenizer_with_gaps_in_its_ids(model):
     package = pytest.importorskip("tokenizers")
     words = package.models.WordLevel({"a": 0, "b": 1, "<eos>": 9}, unk_token="a")

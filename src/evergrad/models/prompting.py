@@ -288,7 +288,7 @@ class Conversation:
         self._running: Generator[str, None, None] | None = None
 
     def reply(self, max_new_tokens: int = 200, **options: Any) -> Iterator[str]:
-        """Say the assistant's next message, piece by piece; what was said joins the messages.
+        """Say the assistant's next message, piece by piece, which the messages hold as it grows.
 
         Parameters
         ----------
@@ -325,16 +325,23 @@ class Conversation:
         self, ids: Ids, found: Iterator[tuple[int, int]], text: TextStream
     ) -> Generator[str, None, None]:
         said: list[int] = []
+        # There from the beginning: what is said next comes behind it, however this ends.
+        message = {"role": "assistant", "content": ""}
+        self.messages.append(message)
+
+        def told(piece: str) -> str:
+            message["content"] = text.text
+            return piece
+
         try:
             for _, token in found:
                 said.append(token)
-                yield text.add(token)
+                yield told(text.add(token))
                 if text.stopped:
                     break
-            yield text.finish()
+            yield told(text.finish())
         finally:
             self._read = np.concatenate([ids, np.array(said, np.int64)])
-            self.messages.append({"role": "assistant", "content": text.text})
 
     def _rewound(self, ids: Ids) -> KVCache:
         """The cache, with what it shares with `ids`; the last of these is always read anew."""
