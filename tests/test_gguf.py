@@ -304,6 +304,12 @@ def test_a_llama(tmp_path, tied):
     np.testing.assert_array_equal(ours, query.swapaxes(1, 2))
 
 
+@pytest.mark.parametrize("name", ["none", "no_vocab"])
+def test_a_llama_whose_tokenizer_is_said_to_be_none(tmp_path, name):
+    path = llama_file(tmp_path / "a.gguf", tokenizer__ggml__model=name)
+    assert models.from_pretrained(path).tokenizer is None
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [

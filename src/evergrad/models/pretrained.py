@@ -17,6 +17,8 @@ __all__ = ["from_pretrained", "locate"]
 
 #: How matrices can be held.
 DTYPES = ("float32", *ALIASES, *CODED)
+#: What a GGUF file calls its tokenizer where there is none.
+NO_TOKENIZER = ("none", "no_vocab")
 #: "owner/name", as models are called on the Hugging Face Hub.
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 #: What is fetched of it.
@@ -84,7 +86,7 @@ def _load_gguf(path: Path, dtype: str | None) -> Any:
         settings, stored = read_gguf(file)
         tensors = {name: _weight(tensor) for name, tensor in stored.items()}
         model = build(settings, tensors, few_bits=dtype is None)
-        if "tokenizer.ggml.model" in file.metadata:
+        if file.metadata.get("tokenizer.ggml.model", "none") not in NO_TOKENIZER:
             model.tokenizer = Tokenizer.from_gguf(file.metadata)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
