@@ -75,6 +75,12 @@ def test_the_model_is_left_as_it_was():
     for bad in ([], [[1]]):
         with pytest.raises(ValueError, match="expected 1 to 1024 tokens"):
             models.explain(model, bad)
+    with pytest.raises(ValueError, match="ids: expected integers, got float64"):
+        models.explain(model, [1.5, 2.0])
+    for count in (-1, 1.5, None):
+        with pytest.raises(ValueError, match=f"alternatives must be an int >= 0, got {count}"):
+            models.explain(model, [1, 2], alternatives=count)
+    assert models.explain(model, [1, 2], 10**6).likeliest.shape == (2, model.config.vocab_size)
     with pytest.raises(TypeError, match="must be a GPT2, Llama or Bert, got a T5"):
         models.explain(T5(T5_CONFIG), IDS)
 

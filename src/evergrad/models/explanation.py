@@ -53,7 +53,7 @@ def explain(model: Any, ids: npt.ArrayLike, alternatives: int = 3) -> Explained:
     ids : array_like of int
         [n], 1 <= n <= 1024: the text.
     alternatives : int, default 3
-        How many likelier tokens to name at each place.
+        How many likelier tokens to name at each place, if there are so many.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def explain(model: Any, ids: npt.ArrayLike, alternatives: int = 3) -> Explained:
     TypeError
         When the model is of another kind: a T5 has three kinds of attention, over two texts.
     ValueError
-        When the text is empty or too long.
+        When the text is empty, too long or no ids, or `alternatives` no number of tokens.
 
     Examples
     --------
@@ -84,6 +84,10 @@ def explain(model: Any, ids: npt.ArrayLike, alternatives: int = 3) -> Explained:
     if given.ndim != 1 or not 1 <= given.size <= LONGEST:
         got = given.size if given.ndim == 1 else f"shape {given.shape}"
         raise ValueError(f"ids: expected 1 to {LONGEST} tokens, got {got}")
+    if given.dtype.kind not in "iu":
+        raise ValueError(f"ids: expected integers, got {given.dtype}")
+    if not isinstance(alternatives, (int, np.integer)) or alternatives < 0:
+        raise ValueError(f"alternatives must be an int >= 0, got {alternatives!r}")
     given = given.astype(np.int64)
     layers: list[Array] = []
     with nn.evaluating(model):
@@ -99,7 +103,7 @@ def explain(model: Any, ids: npt.ArrayLike, alternatives: int = 3) -> Explained:
             for block in model.blocks:
                 block.attention.observer = None
 
-    n, count = given.size, alternatives if decoder else 0
+    n, count = given.size, min(alternatives, model.config.vocab_size) if decoder else 0
     likelihood = np.full(n, np.nan, np.float32)
     likeliest = np.zeros((n, count), np.int64)
     likeliest_likelihood = np.full((n, count), np.nan, np.float32)
