@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import weakref
 from typing import Any
 
@@ -380,3 +382,44 @@ def test_logits_of_a_decoder_need_what_was_read():
         model.logits(np.array([0]))
     with pytest.raises(ValueError, match="needs either a cache, or what `encode` returned"):
         model.logits(np.array([0]), encoded=encoded, cache=model.new_cache(encoded))
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda cache: pickle.loads(pickle.dumps(cache)),
+}
+each_copy = pytest.mark.parametrize("how", COPIES)
+
+
+@each_backend
+@each_copy
+@each_model
+def test_a_copy_goes_on_by_itself(name, how, backend):
+    with using(backend):
+        model, cache = drawn(MAKERS[name]()), KVCache(MAKERS[name]().config, 2)
+        model.logits(np.array([1, 2, 3, 4, 5]), offsets([3, 2]), cache=cache)
+        other = COPIES[how](cache)
+        for each, texts in ((other, ([1, 2, 3, 6], [4, 5, 7])), (cache, ([1, 2, 3, 8], [4, 5, 9]))):
+            new = np.array([text[-1] for text in texts])
+            got = model.logits(new, offsets([1, 1]), cache=each)
+            wanted = [model.logits(np.array(text), rows=np.array([-1]))[0] for text in texts]
+            assert_equal_logits(got, np.stack(wanted))
+        other.select([1, 1, 0])
+        got = model.logits(np.full(3, 10), offsets([1, 1, 1]), cache=other)
+        assert_equal_logits(got[0], model.logits(np.array([4, 5, 7, 10]))[-1])
+        assert_equal_logits(got[2], model.logits(np.array([1, 2, 3, 6, 10]))[-1])
+        assert cache.lengths.tolist() == [4, 3]
+
+
+@each_copy
+def test_a_copy_of_a_cache_of_answers_goes_on_by_itself(how):
+    model = t5("relu")
+    encoded = [model.encode(np.array(text)) for text in ([5, 6, 7], [8, 9])]
+    cache = model.new_cache(model.encode(np.array([5, 6, 7, 8, 9]), offsets([3, 2])), 16)
+    model.logits(np.zeros(2, int), offsets([1, 1]), cache=cache)
+    other = COPIES[how](cache)
+    other.select([1, 0])
+    got = model.logits(np.array([3, 4]), offsets([1, 1]), cache=other)
+    assert_equal_logits(got[0], model.logits(np.array([0, 3]), encoded=encoded[1])[-1])
+    assert_equal_logits(got[1], model.logits(np.array([0, 4]), encoded=encoded[0])[-1])

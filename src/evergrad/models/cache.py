@@ -48,7 +48,7 @@ class KVCache:
     the slots, sequence s of the call to slot s, and each token sees its slot up to itself.
 
     All memory is reserved at once; the system hands out its pages as they are written, so a cache
-    costs what it holds, and grows without a copy.
+    costs what it holds, and grows without a copy. A copy (`copy.copy`, too) goes on by itself.
 
     Parameters
     ----------
@@ -99,6 +99,18 @@ class KVCache:
 
     def _views(self) -> list[Layer]:
         return [Layer(self.spans, data, self._kv_heads) for data in self._data]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy begins with: of the memory what was written, of the layers' views nothing."""
+        written = self._data[:, :, :, : int(self.lengths.max(initial=0))]
+        return {**self.__dict__, "_data": written, "_layers": [], "spans": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        written = self._data
+        self._data = _reserved((*written.shape[:3], self.capacity, written.shape[4]))
+        self._data[:, :, :, : written.shape[3]] = written
+        self._layers = self._views()
 
     def __len__(self) -> int:
         """Number of sequences."""
