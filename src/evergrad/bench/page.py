@@ -63,7 +63,8 @@ def write(
         *_ops(measured.ops, peers),
     ]
     io.write_atomic(
-        page.resolve(), ("\n\n".join(part.strip() for part in parts if part.strip()) + "\n").encode()
+        page.resolve(),
+        ("\n\n".join(part.strip() for part in parts if part.strip()) + "\n").encode(),
     )
     return [page, picture]
 
