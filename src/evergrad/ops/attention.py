@@ -212,7 +212,8 @@ def attention(
     scores = softcap * tanh(scale * query key^T / softcap) - alibi + bias + mask, minus infinity
     where hidden. Follows Dao et al. 2022 (FlashAttention): tiles of scores live in cache, and of
     the probabilities only the log-sum-exp of each row is kept. Tiles wholly hidden by ``is_causal``
-    or ``window_size`` are skipped.
+    or ``window_size`` are skipped; within others a hidden key has weight 0, which does not hide a
+    NaN or an infinity in its value.
 
     Parameters
     ----------
