@@ -9,9 +9,9 @@ are derived by hand, in plain arithmetic, in tests/test_seed_network.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from evergrad import nn, ops, optim
 
@@ -50,8 +50,8 @@ def train(optimizer: optim.Optimizer, net: nn.Sequential, steps: int) -> list[fl
     return losses
 
 
-def row(name: str, formula: str, values: np.ndarray | Iterable[float]) -> None:
-    numbers = "  ".join(f"{value:9.6f}" for value in np.ravel(np.asarray(values)))
+def row(name: str, formula: str, values: npt.ArrayLike) -> None:
+    numbers = "  ".join(f"{value:9.6f}" for value in np.ravel(values))
     print(f"  {name:<9} {formula:<28} {numbers}")
 
 

@@ -13,11 +13,15 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from evergrad import nn, ops, optim
 
 VOCABULARY, DIM, HIDDEN = 10_000, 16, 24
 BATCH, TOKENS = 32, 50
+
+Ids = npt.NDArray[np.int64]
+Array = npt.NDArray[np.float32]
 
 
 class TextClassifier(nn.Module):
@@ -31,16 +35,14 @@ class TextClassifier(nn.Module):
         )
         nn.flatten_(self)
 
-    def __call__(
-        self, ids: np.ndarray, cu_seqlens: np.ndarray
-    ) -> tuple[np.ndarray, Callable[[np.ndarray], None]]:
+    def __call__(self, ids: Ids, cu_seqlens: Ids) -> tuple[Array, Callable[[Array], None]]:
         x, embedding_backward = self.embedding(ids)
         x, pool_backward = self.pool(x, cu_seqlens)
         logits, layers_backward = self.layers(x)
         return logits, lambda dout: embedding_backward(pool_backward(layers_backward(dout)))
 
 
-def batch(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def batch(rng: np.random.Generator) -> tuple[Ids, Ids, Array]:
     """Texts of TOKENS words, end to end; where each begins; which are positive."""
     ids = rng.integers(0, VOCABULARY, (BATCH, TOKENS))
     label = (ids < VOCABULARY // 2).mean(1, keepdims=True) > 0.5
@@ -50,9 +52,9 @@ def batch(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def step(
     model: TextClassifier,
     optimizer: optim.Optimizer,
-    ids: np.ndarray,
-    cu_seqlens: np.ndarray,
-    label: np.ndarray,
+    ids: Ids,
+    cu_seqlens: Ids,
+    label: Array,
 ) -> float:
     """One update; returns the loss."""
     optimizer.zero_grad()
