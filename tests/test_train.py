@@ -492,7 +492,7 @@ def test_a_score_that_is_not_finite_stops_training():
 RESUME = textwrap.dedent("""
     import sys
     import numpy as np
-    from evergrad.models import GPT2, T5, GPT2Config, Seq2SeqBatch, T5Config
+    from evergrad.models import GPT2, GPT2Config
     from evergrad.train import FitConfig, bits_per_byte, fit, window_sampler
 
     folder, stop_at = sys.argv[1], int(sys.argv[2])
@@ -599,6 +599,25 @@ def test_resume_refuses_other_settings_and_models(tmp_path):
         quiet_fit(frozen, tiny_config(), checkpoint=tmp_path, resume=True)
 
 
+def test_a_model_of_one_s_own_may_have_any_config(tmp_path):
+    class Own(nn.Module):
+        def __init__(self, seed=0):
+            self.config = {"width", 8}  # neither a family's, nor anything that JSON holds
+            self.body = tiny_model(seed)
+            nn.flatten_(self)
+
+        def loss_and_gradients(self, batch, normalizer):
+            return self.body.loss_and_gradients(batch, normalizer)
+
+        def loss(self, batch, normalizer=None):
+            return self.body.loss(batch, normalizer)
+
+    trained, resumed = Own(), Own(1)
+    quiet_fit(trained, tiny_config(), checkpoint=tmp_path)
+    quiet_fit(resumed, tiny_config(), checkpoint=tmp_path, resume=True)
+    np.testing.assert_array_equal(resumed.flat.data, trained.flat.data)
+
+
 def test_checkpoints_of_former_versions_are_resumed(tmp_path):
     straight = tiny_model()
     quiet_fit(straight, tiny_config(), checkpoint=tmp_path)
@@ -666,7 +685,7 @@ def test_where_standard_error_is_closed_nothing_is_shown(monkeypatch):
 
 BAR = textwrap.dedent("""
     import numpy as np
-    from evergrad.models import GPT2, T5, GPT2Config, Seq2SeqBatch, T5Config
+    from evergrad.models import GPT2, GPT2Config
     from evergrad.train import FitConfig, fit, window_sampler
     model = GPT2(GPT2Config(vocab_size=12, context=16, layers=1, heads=2, dim=8))
     config = FitConfig(steps=30, batch_size=4, window=8, eval_every=10)

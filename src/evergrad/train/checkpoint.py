@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from evergrad import io
+from evergrad.models.weights import Pretrained
 
 from .config import FitConfig
 from .history import STEP_COLUMNS
@@ -213,9 +214,8 @@ def _settings(config: FitConfig) -> dict[str, Any]:
 
 
 def _shape(model: Any) -> dict[str, Any]:
-    """What the weights do not tell, such as the number of heads."""
-    shape: dict[str, Any] = model.config.to_dict() if hasattr(model, "config") else {}
-    return shape
+    """What the weights do not tell, such as the number of heads; of a family's model alone."""
+    return dict(model.config.to_dict()) if isinstance(model, Pretrained) else {}
 
 
 def _changed(now: dict[str, Any], saved: dict[str, Any]) -> list[str]:
