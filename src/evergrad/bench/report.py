@@ -155,13 +155,13 @@ def family_table(results: Sequence[Result]) -> Grid:
     Where PyTorch was measured, calls that it has no counterpart to are left out: NumPy's formula is
     no match, and would raise the mean.
     """
+    with_torch = any("torch" in r.timings for r in results)
     grid = Grid(
         "Against the best peer, by family",
         ["family", "worst call", "calls", "geometric mean", "worst"],
-        "Without calls that PyTorch has no counterpart to.",
+        "Without calls that PyTorch has no counterpart to." if with_torch else "",
         words=2,
     )
-    with_torch = any("torch" in r.timings for r in results)
     families = dict.fromkeys(r.family for r in results)
     rows = []
     for family in families:
