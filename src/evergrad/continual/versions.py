@@ -320,8 +320,10 @@ class VersionStore:
                 parent = self.current().name
             name = self.next_name()
             version = Version(self._versions / name)
+            made = None
             try:
                 with io.atomic_folder(version.path) as folder:
+                    made = folder.stat()
                     models.save(model, folder)
                     tokenizer.save(folder / "tokenizer.json")
                     complete = {
@@ -344,10 +346,11 @@ class VersionStore:
                         file.chmod(0o444)
                 if accepted:
                     self._point_to(version)
-            except BaseException as error:
+            except BaseException:
                 # Whole or not, it is not current, unless it failed when the pointer had moved:
                 # what is current must stay, as must what came from elsewhere under its name.
-                is_ours = version.path.exists() and not isinstance(error, FileExistsError)
+                found = version.path.stat() if version.path.exists() else None
+                is_ours = made and found and os.path.samestat(made, found)
                 if is_ours and (not self._has_current() or self.current() != version):
                     io.remove_folder(version.path)
                 raise
