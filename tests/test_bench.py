@@ -241,6 +241,25 @@ def test_pytorch_can_be_timed_both_ways(op):
         call_of("torch", case.problem(), backward)()
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "options",
+    [dict(top_k=5, top_p=0.9), dict(top_p=0.7), dict(min_p=0.1), dict(top_k=8, min_p=0.05)],
+)
+def test_pytorch_draws_as_often_what_ours_draws(options):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    draws = 50_000
+    problem = Case(cases.SAMPLE, dict(rows=(1,), classes=12, temperature=0.8, **options)).problem()
+    problem.args["logits"] = np.repeat(problem.args["logits"], draws, axis=0)
+    ours, theirs = (
+        np.bincount(np.ravel(drawn), minlength=12) / draws
+        for drawn in (*problem.forward().values(), call_of("torch", problem, False)())
+    )
+    np.testing.assert_array_equal(ours > 0, theirs > 0)
+    np.testing.assert_allclose(ours, theirs, atol=0.015)  # 4.7 standard deviations
+
+
 @pytest.mark.parametrize(
     ("op", "dims", "kernels", "without"),
     [
