@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import pickle
 import signal
@@ -558,8 +559,11 @@ def test_flatten_lays_out_matrices_first_and_keeps_values_and_gradients(rng):
 
 
 def test_a_module_without_flat_buffers_says_what_makes_them():
-    with pytest.raises(RuntimeError, match=r"Linear has no flat buffers: call nn.flatten_"):
-        _ = nn.Linear(2, 3).flat
+    layer = nn.Linear(2, 3)
+    with pytest.raises(AttributeError, match=r"Linear has no flat buffers: call nn.flatten_"):
+        _ = layer.flat
+    assert not hasattr(layer, "flat")
+    assert "weight" in dict(inspect.getmembers(layer))
 
 
 def test_flatten_keeps_tied_parameters_tied():

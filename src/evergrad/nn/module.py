@@ -36,7 +36,7 @@ class Module:
         Dropout drops in training mode only. Set by `train` and `eval`.
     flat : FlatParameters
         The flat buffers; `flatten_` makes them, and so do `freeze` and every model with weights of
-        its own. A RuntimeError before that.
+        its own. An AttributeError before that.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Module:
     @property
     def flat(self) -> FlatParameters:
         if self._flat is None:
-            raise RuntimeError(
+            raise AttributeError(  # hasattr and inspect pass over nothing else
                 f"{type(self).__name__} has no flat buffers: call nn.flatten_ on the model first"
             )
         return self._flat
