@@ -49,7 +49,7 @@ def embedding(
     >>> ops.embedding(np.array([1]), np.array([[1.0, 2.0], [3.0, 4.0]], np.float32))
     array([[3., 4.]], dtype=float32)
     """
-    read = {"input": input, "weight": memory_of(weight)}
+    indices_read, table_read = input, weight
     if isinstance(weight, QuantizedWeight):
         input, weight = _decoded("input", input, weight)
         if out is None and not accumulate:
@@ -60,7 +60,7 @@ def embedding(
     shape = (*indices.shape, weight.shape[1])
     if out is not None:
         _check.output("out", out, shape, "weight", weight)
-        _check.no_overlap("out", out, **read)
+        _check.no_overlap("out", out, input=indices_read, weight=memory_of(table_read))
     elif accumulate:
         raise ValueError("out: expected an array to accumulate into, got None")
     result = active.embedding(
@@ -198,7 +198,7 @@ def embedding_sum(
     >>> ops.embedding_sum(np.array([1, 1]), words, np.array([0, 1]), places).ravel()
     array([12., 22.], dtype=float32)
     """
-    read = {"input": input, "weight": memory_of(weight)}
+    indices_read, table_read = input, weight
     if isinstance(weight, QuantizedWeight):
         input, weight = _decoded("input", input, weight)
     tokens = _table(_TABLES[0], input, weight, None)
@@ -212,8 +212,8 @@ def embedding_sum(
     if out is not None:
         _check.output("out", out, shape, "weight", weight)
         _check.no_overlap(
-            "out", out, **read, positions=positions, position_weight=position_weight,
-            segments=segments, segment_weight=segment_weight,
+            "out", out, input=indices_read, weight=memory_of(table_read), positions=positions,
+            position_weight=position_weight, segments=segments, segment_weight=segment_weight,
         )  # fmt: skip
     result = active.embedding_sum(
         tokens.reshape(-1), weight, places.reshape(-1), position_weight,
