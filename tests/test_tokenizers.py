@@ -1198,6 +1198,12 @@ def test_keys_of_none_are_left_out_as_in_transformers(smollm, smollm_oracle):
     assert messages[0]["tool_calls"] is None
 
 
+@pytest.mark.parametrize("given", [iter, tuple, np.array])
+def test_messages_of_a_chat_are_any_iterable(smollm, given):
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    assert smollm.chat(given(messages)) == smollm.chat(messages)
+
+
 def test_bad_chats_are_named(smollm, minilm):
     pytest.importorskip("jinja2")
     user = {"role": "user", "content": "Hello"}
@@ -1205,7 +1211,7 @@ def test_bad_chats_are_named(smollm, minilm):
         minilm.chat([user])
     with pytest.raises(TypeError, match=r"must be a list of .* got str"):
         smollm.chat("Hello")
-    for messages, kind in ((None, "NoneType"), (iter([user]), "list_iterator")):
+    for messages, kind in ((None, "NoneType"), (user, "dict")):
         with pytest.raises(TypeError, match=f"must be a list of .* got {kind}"):
             smollm.chat(messages)
     with pytest.raises(TypeError, match=r"messages must hold what JSON has: .* bytes"):

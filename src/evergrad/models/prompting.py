@@ -128,13 +128,13 @@ class Prompted:
         return (piece for _, piece in found)
 
     def chat(
-        self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int = 200, **options: Any
+        self, messages: Iterable[Mapping[str, Any]], max_new_tokens: int = 200, **options: Any
     ) -> str:
         """Answer a conversation.
 
         Parameters
         ----------
-        messages : sequence of mapping
+        messages : iterable of mapping
             ``{"role": "user", "content": "..."}`` ..., written as the tokenizer's chat template
             says.
         max_new_tokens : int, default 200
@@ -169,7 +169,7 @@ class Prompted:
         return "".join(self.stream_chat(messages, max_new_tokens, **options))
 
     def stream_chat(
-        self, messages: Sequence[Mapping[str, Any]], max_new_tokens: int = 200, **options: Any
+        self, messages: Iterable[Mapping[str, Any]], max_new_tokens: int = 200, **options: Any
     ) -> Iterator[str]:
         """Answer a conversation, piece by piece as it is produced.
 
@@ -244,7 +244,7 @@ class Conversation:
     ----------
     model : Prompted
         With a tokenizer that has a chat template.
-    messages : sequence of mapping
+    messages : iterable of mapping
         What was said already; {"role": "system", "content": "..."} instructs.
 
     Attributes
@@ -271,7 +271,7 @@ class Conversation:
     True
     """
 
-    def __init__(self, model: Prompted, messages: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, model: Prompted, messages: Iterable[Mapping[str, Any]] = ()) -> None:
         if model.tokenizer is None:
             raise ValueError("chat: the model has no tokenizer: set model.tokenizer")
         self._model, self._tokenizer = model, model.tokenizer

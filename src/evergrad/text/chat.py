@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["Message", "render"]
 Message = Mapping[str, Any]
 
 
-def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
+def render(template: str, messages: Iterable[Message], **variables: Any) -> str:
     """Write a conversation the way a chat template says.
 
     Templates are Jinja programs that come with models, of which some come from strangers: they run
@@ -22,7 +22,7 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
     ----------
     template : str
         In the dialect of Hugging Face's ``chat_template``.
-    messages : sequence of mapping
+    messages : iterable of mapping
         Each with ``"role"`` (system, user, assistant ...) and ``"content"``; further keys are for
         the template. A key whose value is None is as good as none.
     **variables
@@ -39,7 +39,7 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
     ImportError
         If the `jinja2` package is missing.
     TypeError
-        If `messages` is not a sequence of mappings, or holds what JSON has not.
+        If `messages` is not an iterable of mappings, or holds what JSON has not.
     ValueError
         If a message lacks its role, or the template is broken or refuses the messages; the message
         says why.
@@ -50,11 +50,12 @@ def render(template: str, messages: Sequence[Message], **variables: Any) -> str:
     >>> render(template, [{"role": "user", "content": "Hello"}])
     '<user>Hello'
     """
-    if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise TypeError(
             'chat: messages must be a list of {"role": ..., "content": ...},'
             f" got {type(messages).__name__}"
         )
+    messages = list(messages)  # an iterator gives them once
     for position, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise TypeError(

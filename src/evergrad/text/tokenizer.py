@@ -621,13 +621,13 @@ class Tokenizer:
         return np.concatenate([np.array([self._begin], np.int64), ids])
 
     def chat(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any
+        self, messages: Iterable[Message], add_generation_prompt: bool = True, **variables: Any
     ) -> str:
         """Write a conversation the way the model was tuned on.
 
         Parameters
         ----------
-        messages : sequence of mapping
+        messages : iterable of mapping
             Each ``{"role": "user", "content": "..."}``; roles are system, user and assistant.
         add_generation_prompt : bool, default True
             End with what begins the assistant's next message.
