@@ -326,8 +326,8 @@ def generate(
 
     Raises
     ------
-    ValueError
-        When an argument is out of range.
+    TypeError, ValueError
+        When an argument is of the wrong type, or out of range.
     FloatingPointError
         When the model's logits hold NaN.
 

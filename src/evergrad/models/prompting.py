@@ -70,8 +70,9 @@ class Prompted:
 
         Raises
         ------
-        ValueError
-            When an argument is out of range, or a text comes to a model without a tokenizer.
+        TypeError, ValueError
+            When an argument is of the wrong type or out of range, or a text comes to a model
+            without a tokenizer.
 
         Examples
         --------
@@ -111,7 +112,7 @@ class Prompted:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             As `generate`.
 
         Examples
@@ -149,8 +150,9 @@ class Prompted:
 
         Raises
         ------
-        ValueError
-            When the model has no tokenizer, this no chat template, or an argument is out of range.
+        TypeError, ValueError
+            When the model has no tokenizer, this no chat template, or an argument is of the wrong
+            type or out of range.
 
         See Also
         --------
@@ -254,8 +256,8 @@ class Conversation:
 
     Raises
     ------
-    ValueError
-        When the model has no tokenizer.
+    TypeError, ValueError
+        When `messages` are no mappings, or the model has no tokenizer.
 
     Examples
     --------
@@ -305,8 +307,9 @@ class Conversation:
 
         Raises
         ------
-        ValueError
-            When the chat template refuses the messages, or an argument is out of range.
+        TypeError, ValueError
+            When the chat template refuses the messages, or an argument is of the wrong type or out
+            of range.
         """
         if self._running is not None:
             self._running.close()  # the cache is for one at a time
