@@ -82,34 +82,39 @@ def test_killed_training_goes_on_from_its_last_checkpoint(tmp_path):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-# Killed before each rename and each removal in turn.
+# Ended before each rename and each removal in turn: killed, or by Ctrl-C.
 SAVE = textwrap.dedent("""
     import json, os, sys
     import numpy as np
     from evergrad import io
 
-    folder, cut = sys.argv[1], json.loads(sys.argv[2])
+    folder, cut, killed = sys.argv[1], *map(json.loads, sys.argv[2:])
 
     def save(value, largest):
         weights = {name: np.full(4, value, np.float32) for name in "abc"}
         io.save_weights(folder, weights, largest)
 
-    code, kill = 9, 0
+    code, kept = 9, 0
     while code:
         save(0, cut)
         pid = os.fork()
         if pid == 0:
-            left = kill
+            left = kept
 
             def count(event, _):
                 global left
                 if event in ("os.rename", "os.remove"):
                     left -= 1
-                    if left < 0:
-                        os._exit(9)
+                    if left == -1:
+                        if killed:
+                            os._exit(9)
+                        raise KeyboardInterrupt
 
             sys.addaudithook(count)
-            save(1, 16)
+            try:
+                save(1, 16)
+            except KeyboardInterrupt:
+                os._exit(9)
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         try:
@@ -117,19 +122,21 @@ SAVE = textwrap.dedent("""
         except FileNotFoundError:
             found = {-1}
         print(json.dumps(sorted(found)), flush=True)
-        kill += 1
+        kept += 1
 """)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs fork")
+@pytest.mark.parametrize("killed", [True, False])
 @pytest.mark.parametrize("cut", [16, 32, None])
-def test_shards_whose_writer_was_killed_are_never_read_beside_older_ones(cut, tmp_path):
+def test_shards_of_an_unfinished_save_are_never_read_beside_older_ones(cut, killed, tmp_path):
     environment = os.environ | {"EVERGRAD_BACKEND": "reference"}
-    command = [sys.executable, "-c", SAVE, str(tmp_path), json.dumps(cut)]
+    command = [sys.executable, "-c", SAVE, str(tmp_path), json.dumps(cut), json.dumps(killed)]
     result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     found = [json.loads(line) for line in result.stdout.splitlines()]
     refused = found.count([-1])
-    assert refused == (4 if cut == 16 else 0), "three shards of the same names, and the index"
+    # Of a killed one three shards of the same names, and the index; Ctrl-C waits for them.
+    assert refused == (4 if killed and cut == 16 else 0)
     before = found.index([-1]) if refused else found.index([1])
     assert before >= 4, "all are whole before the first takes its place"
     assert found == [[0]] * before + [[-1]] * refused + [[1]] * (len(found) - before - refused)

@@ -162,7 +162,7 @@ def atomic_files(folder: str | os.PathLike[str], seal: str) -> Iterator[Path]:
     Nothing happens before all of them are whole. No file system renames several at once, but one
     of them is the seal, without which nobody reads the others: it comes last, and an old one goes
     first where others are to be replaced. A process killed between the renames so leaves a folder
-    without a seal, never old files among new ones under one.
+    without a seal, never old files among new ones under one. Ctrl-C waits until they are done.
 
     Parameters
     ----------
@@ -195,24 +195,33 @@ def atomic_files(folder: str | os.PathLike[str], seal: str) -> Iterator[Path]:
     folder = Path(folder)
     _clean_beside(folder / seal)
     temporary = folder / _temporary_name()
+    whole = False
     try:
         temporary.mkdir()
         yield temporary
         _fsync_all(temporary)
-        names = [name for name in os.listdir(temporary) if name != seal]
-        if any(os.path.lexists(folder / name) for name in names):
-            (folder / seal).unlink(missing_ok=True)
-            _fsync_folder(folder)
-        for name in names:
-            os.replace(temporary / name, folder / name)
-        _fsync_folder(folder)
-        os.replace(temporary / seal, folder / seal)
-        temporary.rmdir()
+        whole = True
+        _move(temporary, folder, seal)
     except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if whole and isinstance(error, KeyboardInterrupt):  # the old files may be gone already
+            _move(temporary, folder, seal)
         _rename(error, temporary, folder)
         raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     _fsync_folder(folder)
+
+
+def _move(temporary: Path, folder: Path, seal: str) -> None:
+    """Let the files of `atomic_files` take their places, those that have not yet."""
+    names = sorted(os.listdir(temporary), key=seal.__eq__)  # it comes last
+    if any(os.path.lexists(folder / name) for name in names if name != seal):
+        (folder / seal).unlink(missing_ok=True)
+        _fsync_folder(folder)
+    for name in names:
+        if name == seal:
+            _fsync_folder(folder)
+        os.replace(temporary / name, folder / name)
 
 
 def remove_folder(path: str | os.PathLike[str]) -> None:
