@@ -137,14 +137,14 @@ def _llama3(plain: Array, scaling: Mapping[str, Any]) -> Array:
 def _yarn(plain: Array, theta: float, scaling: Mapping[str, Any], context: int) -> Array:
     """As `_llama3`, but blended evenly over the index of the frequency, not over the frequency."""
     dim = 2 * len(plain)
-    length = scaling.get("original_max_position_embeddings") or context
+    length = scaling.get("original_max_position_embeddings", context)
 
     def index(turns: float) -> float:
         """Which frequency turns so many times in `length`: length theta^(-2 i / dim) = 2 pi t."""
         return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    low = index(scaling.get("beta_fast") or 32)
-    high = index(scaling.get("beta_slow") or 1)
+    low = index(scaling.get("beta_fast", 32))
+    high = index(scaling.get("beta_slow", 1))
     if scaling.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
@@ -154,9 +154,8 @@ def _yarn(plain: Array, theta: float, scaling: Mapping[str, Any], context: int) 
 
 def _yarn_magnitude(scaling: Mapping[str, Any]) -> float:
     """YaRN's factor of queries and keys, whose square sharpens the softmax of a long context."""
-    given = scaling.get("attention_factor")
-    if given is not None:
-        return float(given)
+    if "attention_factor" in scaling:
+        return float(scaling["attention_factor"])
 
     def magnitude(weight: float) -> float:
         factor = scaling["factor"]
