@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from .. import nn, ops
 from ..nn import Array
-from .prompting import ends_of, is_single, known_tokens
+from .prompting import ends_of, expect_count, is_single, known_tokens
 
 if TYPE_CHECKING:
     from ..text import Tokenizer
@@ -141,9 +141,8 @@ def beam_search(
     >>> [answer.size for answer in answers]
     [4, 4]
     """
-    for name, value, least in (("num_beams", num_beams, 1), ("max_new_tokens", max_new_tokens, 0)):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"{name} must be an int >= {least}, got {value!r}")
+    expect_count("num_beams", num_beams, 1)
+    expect_count("max_new_tokens", max_new_tokens)
     is_number = isinstance(length_penalty, (int, float, np.integer, np.floating))
     if not is_number or not abs(length_penalty) <= STRONGEST:
         raise ValueError(

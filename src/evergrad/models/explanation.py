@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .. import nn, ops
 from ..nn import Array
+from .prompting import expect_count
 
 __all__ = ["Explained", "explain"]
 
@@ -86,8 +87,7 @@ def explain(model: Any, ids: npt.ArrayLike, alternatives: int = 3) -> Explained:
         raise ValueError(f"ids: expected 1 to {LONGEST} tokens, got {got}")
     if given.dtype.kind not in "iu":
         raise ValueError(f"ids: expected integers, got {given.dtype}")
-    if not isinstance(alternatives, (int, np.integer)) or alternatives < 0:
-        raise ValueError(f"alternatives must be an int >= 0, got {alternatives!r}")
+    expect_count("alternatives", alternatives)
     given = given.astype(np.int64)
     layers: list[Array] = []
     with nn.evaluating(model):

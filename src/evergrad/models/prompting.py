@@ -196,8 +196,7 @@ class Prompted:
         cache: KVCache | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Which prompt, and a piece of its continuation; bad arguments are refused at once."""
-        if not isinstance(max_new_tokens, (int, np.integer)) or max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens must be an int >= 0, got {max_new_tokens!r}")
+        expect_count("max_new_tokens", max_new_tokens)
         strings, tokens = _stops(stop)
         if self.tokenizer is None:
             if strings or any(isinstance(prompt, str) for prompt in prompts):
@@ -370,6 +369,12 @@ def _pieces(
     for index, text in enumerate(streams):
         if as_text[index] and text is not None and (rest := text.finish()):
             yield index, rest
+
+
+def expect_count(name: str, value: Any, least: int = 0) -> None:
+    """Refuse what is no whole number of at least `least`."""
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be an int >= {least}, got {value!r}")
 
 
 def known_tokens(model: Any) -> int:

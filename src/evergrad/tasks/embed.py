@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from .. import io, models, ops
 from ..models import pretrained
+from ..models.prompting import expect_count
 
 __all__ = ["Embedder"]
 
@@ -187,8 +188,7 @@ class Embedder:
         if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
             got = "one string" if isinstance(texts, str) else type(texts).__name__
             raise TypeError(f"texts: expected an iterable of texts, got {got}")
-        if not isinstance(batch_tokens, (int, np.integer)) or batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be an int >= 1, got {batch_tokens!r}")
+        expect_count("batch_tokens", batch_tokens, 1)
         before = self._prompt(prompt_name, prompt)
         # What is no text is named by the tokenizer.
         texts = [before + text if isinstance(text, str) else text for text in texts]
