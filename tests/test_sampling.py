@@ -80,6 +80,25 @@ def test_a_cut_keeps_what_a_full_sort_would(backend: str) -> None:
         assert set(ops.sample(rows, top_k=17, seed=1)) == set(order[:17])
 
 
+@each_backend
+def test_the_likely_may_lie_anywhere(backend: str) -> None:
+    """In one block, in the last and broken one, one to a block; with equals at every boundary."""
+    n = 64 * 40 + 5
+    rows = np.zeros((3, n), np.float32)
+    rows[0, 64:128], rows[1, -9:], rows[2, ::64] = 9.0, 9.0, 9.0
+    with using(backend):
+        for row in rows:
+            likely = np.flatnonzero(row)
+            for k in (1, 5, 30):
+                drawn = ops.sample(np.tile(row, (500, 1)), top_k=k, seed=SEED)
+                beginning = [*likely, *np.flatnonzero(row == 0)][:k]
+                assert set(drawn) <= set(beginning)
+                assert k > 5 or set(drawn) == set(beginning)
+            # The likely ones weigh from 0.95 up: those of half the mass are in order among them.
+            half = set(ops.sample(np.tile(row, (500, 1)), top_p=0.25, seed=SEED))
+            assert half <= set(likely[: len(likely) // 3 + 1])
+
+
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize(
     ("num_buckets", "max_distance"),

@@ -85,6 +85,7 @@
       evergrad::bce,                                              \
       evergrad::bce_sum,                                          \
       evergrad::bce_backward,                                     \
+      evergrad::block_peaks,                                      \
       evergrad::sample_weights,                                   \
       evergrad::dropout,                                          \
       evergrad::adam,                                             \

@@ -1,4 +1,4 @@
-// Weights of tokens to draw from: a softmax without its division.
+// What drawing a token takes of each row of logits.
 #pragma once
 
 #include "kernels/softmax.h"
@@ -6,18 +6,28 @@
 namespace evergrad {
 namespace {
 
-// w = exp((z - max) / temperature), exactly 1 at the maximum. Returns the maximum, or NaN where a
-// logit is NaN or none is above -inf: there is nothing to draw.
-float sample_weights(i64 n, const float* z, float inverse_temperature, float* w) {
-  const float peak = row_max(n, z);
-  if (!(peak > -infinity)) return __builtin_nanf("");
+// The largest of each peak_block elements, and of all: NaN where one is NaN.
+float block_peaks(i64 n, const float* x, float* peaks) {
+  const float spoiled = row_sum(n, [=](i64 j, auto m) {
+    const Vec e = load(x + j, m);
+    return select(eq(e, e), zero(), set1(1.0f));
+  });
+  if (spoiled > 0.0f) return __builtin_nanf("");
+  i64 block = 0;
+  for (; block * peak_block < n; ++block) {
+    const float* first = x + block * peak_block;
+    peaks[block] = row_max(min_of(peak_block, x + n - first), first);
+  }
+  return row_max(block, peaks);
+}
+
+// w = exp((z - peak) / temperature): a softmax without its division, exactly 1 at the peak.
+void sample_weights(i64 n, const float* z, float peak, float inverse_temperature, float* w) {
   const Vec top = set1(peak), scale = set1(inverse_temperature);
   map(n, w, [=](i64 j, auto m) {
     const Vec logit = load(z + j, m);
     return select(eq(logit, top), set1(1.0f), exp((logit - top) * scale));
   });
-  const float sum = row_sum(n, [=](i64 j, auto m) { return load(w + j, m); });
-  return sum == sum ? peak : sum;
 }
 
 }  // namespace

@@ -18,6 +18,9 @@ constexpr i64 quant_sums(i64 n) { return (n / 16 + 16) / 16 * 16; }
 // Room for n numbers as bytes, in records of 128.
 constexpr i64 quant_records(i64 n) { return (n + 127) / 128 * 128; }
 
+// Elements that share a peak in sampling.
+constexpr i64 peak_block = 64;
+
 enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh, silu };
 
 // What happens to a tile of C = A B once its last block of depth is in:
@@ -237,8 +240,10 @@ struct KernelTable {
   void (*bce_backward)(i64 n, const float* dout, i64 dout_stride, const float* x,
                        const float* target, float* dx);
 
-  // sampling: weights, and the largest logit (NaN: nothing to draw)
-  float (*sample_weights)(i64 n, const float* logits, float inverse_temperature, float* weights);
+  // sampling: the largest of each peak_block elements, and of all (NaN: one is NaN); weights
+  float (*block_peaks)(i64 n, const float* x, float* peaks);
+  void (*sample_weights)(i64 n, const float* logits, float peak, float inverse_temperature,
+                         float* weights);
 
   // dropout: element i of the call has counter `counter + i`
   void (*dropout)(i64 n, const float* x, uint64_t counter, uint64_t seed, uint32_t threshold,

@@ -27,6 +27,7 @@ using evergrad::AttentionHead;
 using evergrad::Epilogue;
 using evergrad::i64;
 using evergrad::KernelTable;
+using evergrad::peak_block;
 using evergrad::QuantKind;
 using Outputs = std::vector<Buffer>;
 
@@ -747,16 +748,23 @@ void check_elementwise_losses(i64 n, i64 dout_stride) {
   gradient(&KernelTable::bce_backward, elementwise, "bce_backward");
 }
 
-void check_sample_weights(i64 n) {
+void check_sampling(i64 n) {
   for (const bool spoiled : {false, true})
-    compare(label("sample_weights", {{"n", n}, {"nan", spoiled}}), elementwise,
+    compare(label("block_peaks", {{"n", n}, {"nan", spoiled}}), exact,
             [=](const KernelTable& t, Random random) {
-              Buffer logits = random.uniform(n), weights(n);
+              Buffer logits = random.uniform(n), peaks((n + peak_block - 1) / peak_block);
               if (spoiled) logits[n / 2] = NAN;
-              const float peak = t.sample_weights(n, logits.data(), 1.25f, weights.data());
-              // Where there is nothing to draw, the weights may hold anything.
-              return spoiled ? outputs(Buffer(1, peak)) : outputs(weights, Buffer(1, peak));
+              const float peak = t.block_peaks(n, logits.data(), peaks.data());
+              // The block with the NaN in it may have any.
+              return spoiled ? outputs(Buffer(1, peak)) : outputs(peaks, Buffer(1, peak));
             });
+  compare(label("sample_weights", {{"n", n}}), elementwise,
+          [=](const KernelTable& t, Random random) {
+            Buffer logits = random.uniform(n), weights(n);
+            logits[n / 2] = 2.0f;
+            t.sample_weights(n, logits.data(), 2.0f, 1.25f, weights.data());
+            return outputs(weights);
+          });
 }
 
 // The mask is a matter of integers: the same in every table. Counters wrap at 2^32.
@@ -882,7 +890,7 @@ int main() {
     for (const uint32_t threshold : {0u, 0x40000000u, 0xc0000000u})
       check_dropout(n, 12345, threshold);
     check_dropout(n, (uint64_t{1} << 32) - static_cast<uint64_t>(n / 2), 0x80000000u);
-    check_sample_weights(n);
+    check_sampling(n);
     check_sums(n);
   }
   for (const Stored& s : kinds) {

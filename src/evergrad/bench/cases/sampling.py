@@ -42,6 +42,8 @@ SAMPLE = Op(
         *over("top_p", (1e-6, 0.1, 0.9, 0.999), rows=(40,), classes=500),
         *over("min_p", (0.01, 0.5, 1.0), rows=(40,), classes=500),
         *over("offset", (1, 2**32 - 3, 2**64 - 1), rows=(9,), classes=33, seed=2**64 - 1),
+        *over("top_k", (1, 3, 40, 70), rows=(9,), classes=5000, top_p=0.9),
+        *over("top_p", (1e-6, 0.1, 0.999, 1.0), rows=(9,), classes=5000, min_p=1e-3),
         dict(rows=(3, 5), classes=300, temperature=3.0, top_k=100, top_p=0.8, min_p=0.01),
         *over("rows", ((), (0,)), classes=9),
     ],
