@@ -77,6 +77,23 @@ def test_where_a_weight_lies_changes_no_bit(m: int, k: int, n: int, backend: str
         np.testing.assert_array_equal(transposed, out)
 
 
+@pytest.mark.parametrize("is_weight", [False, True])
+@pytest.mark.parametrize(("k", "n"), [(301, 2003), (2003, 301)])
+@pytest.mark.parametrize("backend", NATIVE)
+def test_whether_an_operand_is_cached_changes_no_bit(
+    k: int, n: int, is_weight: bool, backend: str
+) -> None:
+    """One row's is fetched one way from the caches and another from memory."""
+    row, matrix, other = drawn(1, k), drawn(n, k).T if is_weight else drawn(k, n), drawn(2**25)
+    with using(backend):
+        hot = [ops.matmul(row, matrix) for _ in range(2)]
+        other += 1  # 128 MB pass through the caches
+        cold = ops.matmul(row, matrix)
+    assert_close(cold, row, matrix)
+    for each in hot:
+        np.testing.assert_array_equal(each, cold)
+
+
 @pytest.mark.parametrize("activation", [None, "relu", "gelu", "silu"])
 @pytest.mark.parametrize("backend", NATIVE)
 def test_a_turned_product_is_finished_like_a_packed_one(

@@ -405,11 +405,11 @@ EVG_INLINE void few_scores(const AttentionHead& h, i64 rows, Range keys, i64 j0,
     }
     const float* key = h.key + (j0 + j) * h.key_token;
     if (some == dot_long)
-      dot_rows<dot_long>(rows, d, key, h.key_token, q, d, s + j * nr, nr, 1, false);
+      dot_rows<from_memory, dot_long>(rows, d, key, h.key_token, q, d, s + j * nr, nr, 1, false);
     else
       for (i64 i = 0; i < some; ++i)
-        dot_rows<1>(rows, d, key + i * h.key_token, h.key_token, q, d, s + (j + i) * nr, nr, 1,
-                    false);
+        dot_rows<from_memory, 1>(rows, d, key + i * h.key_token, h.key_token, q, d,
+                                 s + (j + i) * nr, nr, 1, false);
   }
 }
 

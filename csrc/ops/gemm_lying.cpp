@@ -2,6 +2,7 @@
 // much as the product.
 #include "ops/gemm_paths.h"
 #include "runtime/cpu.h"
+#include "runtime/distance.h"
 #include "runtime/parallel.h"
 #include "runtime/pool.h"
 
@@ -26,6 +27,13 @@ i64 distance_of_sets(i64 stride) {
   return bytes & -bytes;
 }
 
+// Whether rows of `depth` floats are to be read as from the caches; those that fit into L2 are not
+// worth the question.
+bool read_from_caches(const float* x, i64 rows, i64 depth, i64 stride) {
+  return rows * depth * static_cast<i64>(sizeof(float)) > l2_bytes() / 2 &&
+         is_cached(x, rows, stride);
+}
+
 }  // namespace
 
 bool suits_dots(const Product& p) {
@@ -40,14 +48,16 @@ int dots(const Product& p) {
   const KernelTable& t = p.table;
   const bool few_rows = p.m <= p.n;
   const i64 step = max_of(line, floats_per_piece / p.k / line * line);
+  const bool cached = (p.m == 1 && read_from_caches(p.b.data, p.n, p.k, p.b.col)) ||
+                      (p.n == 1 && read_from_caches(p.a.data, p.m, p.k, p.a.row));
   parallel_ranges(few_rows ? p.n : p.m, step, [&](i64 begin, i64 end) {
     const i64 i = few_rows ? 0 : begin, j = few_rows ? begin : 0, count = end - begin;
     float* out = p.c + i * p.c_row + j;
     const float *x = p.a.data + i * p.a.row, *y = p.b.data + j * p.b.col;
     if (few_rows)
-      t.gemm_dot(count, p.m, p.k, y, p.b.col, x, p.a.row, out, 1, p.c_row, p.accumulate);
+      t.gemm_dot(count, p.m, p.k, y, p.b.col, x, p.a.row, out, 1, p.c_row, p.accumulate, cached);
     else
-      t.gemm_dot(count, p.n, p.k, x, p.a.row, y, p.b.col, out, p.c_row, 1, p.accumulate);
+      t.gemm_dot(count, p.n, p.k, x, p.a.row, y, p.b.col, out, p.c_row, 1, p.accumulate, cached);
     finish(t, p.epilogue, i, j, few_rows ? p.m : count, few_rows ? count : p.n, out, p.c_row);
   });
   return EVERGRAD_OK;
@@ -64,6 +74,7 @@ int sweeps(const Product& p) {
   const KernelTable& t = p.table;
   const i64 m = p.m, n = p.n, k = p.k;
   const i64 segments = max_of(1, min_of(min_of(most_segments, k), n * k / floats_per_piece));
+  const bool cached = m == 1 && read_from_caches(p.b.data, k, n, p.b.row);
   const Buffer partials((segments - 1) * m * n + 1);
   if (!partials) return EVERGRAD_NO_MEMORY;
   parallel_for(segments, [&](i64 s) {
@@ -71,7 +82,7 @@ int sweeps(const Product& p) {
     float* out = s == 0 ? p.c : partials.get() + (s - 1) * m * n;
     t.gemm_sweep(m, n, end - begin, p.a.data + begin * p.a.col, p.a.row, p.a.col,
                  p.b.data + begin * p.b.row, p.b.row, out, s == 0 ? p.c_row : n,
-                 s == 0 && p.accumulate);
+                 s == 0 && p.accumulate, cached);
   });
   for (i64 i = 0; i < m; ++i)
     for (i64 s = 1; s < segments; ++s)

@@ -1,8 +1,10 @@
-// How far apart the cores are that work for us.
+// How far apart the cores are that work for us, and how far from them data is.
 //
 // Cores of one virtual machine may lie in one complex or in two, and the hypervisor moves them
-// while they run: no table of the system tells. So it is measured.
+// while they run; what is in a cache that others use too, nobody knows. So it is measured.
 #pragma once
+
+#include "kernels/table.h"
 
 namespace evergrad {
 
@@ -15,5 +17,9 @@ double round_trip() noexcept;
 // inside a complex a round trip takes 100 to 200 ns, between two of them 500. Measured anew ten
 // times a second, and less often as long as there is no answer; then it is not near.
 bool workers_are_near() noexcept;
+
+// Whether rows at a stride are in the caches, by the time in which the first numbers of some come:
+// 40 ns, or 500 from memory. Where there is no clock for so little, nothing is.
+bool is_cached(const float* x, i64 rows, i64 stride) noexcept;
 
 }  // namespace evergrad
