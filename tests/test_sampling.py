@@ -84,19 +84,34 @@ def test_a_cut_keeps_what_a_full_sort_would(backend: str) -> None:
 def test_the_likely_may_lie_anywhere(backend: str) -> None:
     """In one block, in the last and broken one, one to a block; with equals at every boundary."""
     n = 64 * 40 + 5
-    rows = np.zeros((3, n), np.float32)
+    rows = np.zeros((4, n), np.float32)
     rows[0, 64:128], rows[1, -9:], rows[2, ::64] = 9.0, 9.0, 9.0
+    rows[3, ::64] = 9 + np.random.default_rng(SEED).permutation(41) / 64  # no two blocks alike
     with using(backend):
         for row in rows:
-            likely = np.flatnonzero(row)
-            for k in (1, 5, 30):
-                drawn = ops.sample(np.tile(row, (500, 1)), top_k=k, seed=SEED)
-                beginning = [*likely, *np.flatnonzero(row == 0)][:k]
-                assert set(drawn) <= set(beginning)
-                assert k > 5 or set(drawn) == set(beginning)
-            # The likely ones weigh from 0.95 up: those of half the mass are in order among them.
-            half = set(ops.sample(np.tile(row, (500, 1)), top_p=0.25, seed=SEED))
-            assert half <= set(likely[: len(likely) // 3 + 1])
+            order = np.argsort(-row, kind="stable")
+            for k in (1, 2, 5, 30):
+                drawn = set(ops.sample(np.tile(row, (500, 1)), top_k=k, seed=SEED))
+                assert drawn <= set(order[:k])
+                assert k == 30 or drawn == set(order[:k])
+            # All likely ones weigh 0.96 and more, and none of them twice as much as another.
+            likely = np.count_nonzero(row)
+            drawn = set(ops.sample(np.tile(row, (500, 1)), top_p=0.25, seed=SEED))
+            assert drawn <= set(order[: likely // 3 + 1])
+
+
+@each_backend
+def test_many_that_are_unlikely_matter_together(backend: str) -> None:
+    """One token weighs 0.45, all others 0.55 together: half of the mass takes 455 of them."""
+    n, draws = 5000, 3000
+    logits = np.full(n, np.log(0.55 / (n - 1)), np.float32)
+    logits[77] = np.log(0.45)
+    with using(backend):
+        for options, share in (({"top_p": 0.5}, 0.1), ({}, 0.55)):
+            drawn = ops.sample(np.tile(logits, (draws, 1)), seed=SEED, **options)
+            unlikely = drawn[drawn != 77]
+            assert abs(len(unlikely) / draws - share) < 5 * np.sqrt(share * (1 - share) / draws)
+            assert "top_p" not in options or unlikely.max() <= 456
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])

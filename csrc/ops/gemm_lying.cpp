@@ -27,10 +27,10 @@ i64 distance_of_sets(i64 stride) {
   return bytes & -bytes;
 }
 
-// Whether rows of `depth` floats are to be read as from the caches; those that fit into L2 are not
-// worth the question.
+// Whether rows of `depth` floats are to be read as from the caches. Those that fit into L2 are not
+// worth the question, and few rows are too few to ask.
 bool read_from_caches(const float* x, i64 rows, i64 depth, i64 stride) {
-  return rows * depth * static_cast<i64>(sizeof(float)) > l2_bytes() / 2 &&
+  return rows >= 8 && rows * depth * static_cast<i64>(sizeof(float)) > l2_bytes() / 2 &&
          is_cached(x, rows, stride);
 }
 

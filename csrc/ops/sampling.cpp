@@ -55,8 +55,8 @@ double sum_from(i64 n, const float* x, float floor) {
 // Tokens, with logits and weights, of which a beginning by likelihood may be drawn.
 class Candidates {
  public:
-  // `order` has room for n places. `mass` is that of all tokens, also of those that are not here
-  // as they cannot be reached.
+  // `order` has room for n places. `mass` is that of all tokens that a boundary by mass goes by,
+  // also of those that are not here as they cannot be reached; with top-k, it is found anew.
   Candidates(i64 n, const float* z, const float* w, float peak, float inverse_temperature,
              double mass, i64* order)
       : n_(n),
@@ -202,7 +202,8 @@ i64 draw(const KernelTable& t, i64 n, const float* z, const Options& options, do
   }
 
   t.sample_weights(n, z, peak, options.inverse_temperature, s.weights);
-  float floor = std::max(options.min_p, std::numeric_limits<float>::denorm_min());
+  // Not 0, and no subnormal number, which may count as 0; the exponential gives none.
+  float floor = std::max(options.min_p, std::numeric_limits<float>::min());
   const double mass = sum_from(n, s.weights, floor);
   if (k == 0) {
     // All tokens below this together weigh less than what may be missing at the boundary; a little
@@ -211,7 +212,7 @@ i64 draw(const KernelTable& t, i64 n, const float* z, const Options& options, do
     const double share = (0.99 * missing - 1e-9) * mass / static_cast<double>(n);
     floor = std::max(floor, static_cast<float>(share));
   }
-  t.block_peaks(n, s.weights, s.peaks);
+  if (!(t.block_peaks(n, s.weights, s.peaks) > 0)) return -1;  // NaN: no such temperature
   n = places_from(n, s.weights, s.peaks, floor, s.within);
   gather(n, z, s.within, s.logits);
   gather(n, s.weights, s.within, s.weights);

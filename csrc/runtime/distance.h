@@ -18,7 +18,7 @@ double round_trip() noexcept;
 // times a second, and less often as long as there is no answer; then it is not near.
 bool workers_are_near() noexcept;
 
-// Whether rows at a stride are in the caches, by the time in which the first numbers of some come:
+// Whether rows at a stride, 8 or more, are in the caches, by the time in which the first numbers of some come:
 // 40 ns, or 500 from memory. Where there is no clock for so little, nothing is.
 bool is_cached(const float* x, i64 rows, i64 stride) noexcept;
 

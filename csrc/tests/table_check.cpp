@@ -164,6 +164,34 @@ void check_unpacked(i64 m, i64 k, bool accumulate) {
 }
 
 // C turned, B's columns where they lie: the same bits, too, with an epilogue and without.
+// One row times what lies in the caches, or in memory: fetched otherwise, to the same bits.
+void check_single_row(i64 n, i64 k, bool accumulate) {
+  const auto label_of = [=](const char* name, bool is_cached) {
+    return label(name, {{"n", n}, {"k", k}, {"accumulate", accumulate}, {"cached", is_cached}});
+  };
+  const auto dot = [=](const KernelTable& t, Random random, bool is_cached) {
+    Buffer x = random.uniform(n * k), y = random.uniform(k), c = random.uniform(n);
+    t.gemm_dot(n, 1, k, x.data(), k, y.data(), k, c.data(), 1, n, accumulate, is_cached);
+    return outputs(c);
+  };
+  const auto sweep = [=](const KernelTable& t, Random random, bool is_cached) {
+    Buffer a = random.uniform(k), b = random.uniform(k * n), c = random.uniform(n);
+    t.gemm_sweep(1, n, k, a.data(), k, 1, b.data(), n, c.data(), n, accumulate, is_cached);
+    return outputs(c);
+  };
+  const auto both = [=](const char* name, auto run) {
+    for (const bool is_cached : {false, true})
+      compare(label_of(name, is_cached), sum_of(k),
+              [=](const KernelTable& t, Random random) { return run(t, random, is_cached); });
+    const KernelTable& t = EVERGRAD_KERNELS(EVERGRAD_ISA);
+    Outputs from_memory = run(t, Random(seed), false), from_caches = run(t, Random(seed), true);
+    check::expect(same_bits(from_memory[0], from_caches[0]),
+                  label_of(name, true) + ": differs from what comes from memory");
+  };
+  both("gemm_dot", dot);
+  both("gemm_sweep", sweep);
+}
+
 void check_turned(i64 m, i64 n, i64 k, bool accumulate, bool finishes) {
   for (const KernelTable* t : {&evergrad_kernels_scalar, &EVERGRAD_KERNELS(EVERGRAD_ISA)}) {
     const i64 b_col = k + 3, stride = n + 5;
@@ -853,6 +881,8 @@ int main() {
           check_turned(m + 32, n, k, accumulate, true);
         }
       }
+    for (const i64 k : {1, 7, 40, 701})
+      for (const bool accumulate : {false, true}) check_single_row(n, k, accumulate);
     for (const Activation kind : activations) {
       check_epilogue(n, kind, true, true, true);
       check_epilogue(n, kind, false, false, false);

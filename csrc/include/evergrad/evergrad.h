@@ -343,9 +343,10 @@ int evergrad_bce_with_logits_backward(int64_t n, const float* dout, int64_t dout
  */
 
 /* out[i]: a token drawn from softmax(logits[i] / temperature) with the number of (seed, offset +
- * i). Out of it are tokens less likely than min_p times the likeliest; then all but the top_k
- * likeliest (0: none is cut); then all but the fewest likeliest that have top_p of what is left. -1
- * where a logit is NaN, or none is above -inf. */
+ * i); temperature is finite, and the likeliest is drawn at 0. Out of it are tokens less likely than
+ * min_p times the likeliest; then all but the top_k likeliest (0: none is cut); then all but the
+ * fewest likeliest that have top_p of what is left. -1 where a logit is NaN, or none is above -inf.
+ */
 int evergrad_sample(int64_t rows, int64_t n, const float* logits, double temperature, int64_t top_k,
                     double top_p, double min_p, uint64_t seed, uint64_t offset,
                     int64_t* out) EVERGRAD_NOEXCEPT;
