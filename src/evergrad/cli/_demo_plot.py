@@ -14,9 +14,11 @@ COLOURS = {"prose": "#1f5fa8", "code": "#c8511b"}
 def plot_stages(
     path: str | os.PathLike[str],
     stages: Sequence[tuple[str, Sequence[Mapping[str, Any]]]],
-    reference: float,
 ) -> None:
     """Draw held-out bits per byte against seconds of training.
+
+    A line through the later panels is where the first one's prose ended: below it nothing is
+    forgotten.
 
     Parameters
     ----------
@@ -25,9 +27,6 @@ def plot_stages(
     stages : sequence of (title, rows)
         The first is the base, the others start from where it ended. Rows are those of
         ``train.History``.
-    reference : float
-        Prose right after it was learned: a line through the later panels, below which nothing is
-        forgotten.
 
     Raises
     ------
@@ -47,6 +46,7 @@ def plot_stages(
     figure = Figure(figsize=(11, 4.8), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(stages), sharey=True, width_ratios=widths)
     start = 0.0
+    learned = [row["prose"] for row in stages[0][1] if "prose" in row][-1]
     for index, (panel, (title, rows)) in enumerate(zip(panels, stages, strict=True)):
         last = {name: [row[name] for row in rows if name in row][-1] for name in COLOURS}
         for name, colour in COLOURS.items():
@@ -68,7 +68,7 @@ def plot_stages(
             )
         if index > 0:
             panel.axhline(
-                reference,
+                learned,
                 color=COLOURS["prose"],
                 linestyle=":",
                 linewidth=1.4,

@@ -211,7 +211,6 @@ def _run(folder: Path, train_seconds: float, adapt_seconds: float, seed: int) ->
     plot_stages(
         picture,
         [(title, report.history) for title, report in zip(titles, reports, strict=True)],
-        reference=first.after["prose"],
     )
     result = DemoResult(root, picture, stages, parameters, time.perf_counter() - started)
     io.write_json(root / MARK, result.to_dict())
