@@ -13,12 +13,11 @@ float block_peaks(i64 n, const float* x, float* peaks) {
     return select(eq(e, e), zero(), set1(1.0f));
   });
   if (spoiled > 0.0f) return __builtin_nanf("");
-  i64 block = 0;
-  for (; block * peak_block < n; ++block) {
+  for (i64 block = 0; block < peaks_of(n); ++block) {
     const float* first = x + block * peak_block;
     peaks[block] = row_max(min_of(peak_block, x + n - first), first);
   }
-  return row_max(block, peaks);
+  return row_max(peaks_of(n), peaks);
 }
 
 // w = exp((z - peak) / temperature): a softmax without its division, exactly 1 at the peak.

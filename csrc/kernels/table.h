@@ -20,6 +20,7 @@ constexpr i64 quant_records(i64 n) { return (n + 127) / 128 * 128; }
 
 // Elements that share a peak in sampling.
 constexpr i64 peak_block = 64;
+constexpr i64 peaks_of(i64 n) { return (n + peak_block - 1) / peak_block; }
 
 enum class Activation : int { none, relu, sigmoid, tanh, gelu, gelu_tanh, silu };
 
@@ -128,8 +129,7 @@ struct KernelTable {
   // Few rows, read where they lie: dots of rows contiguous in depth, c[i * c_long + j * c_short];
   // or sweeps over a B with contiguous rows.
   void (*gemm_dot)(i64 long_rows, i64 short_rows, i64 k, const float* x, i64 x_row, const float* y,
-                   i64 y_row, float* c, i64 c_long, i64 c_short, bool accumulate,
-                   bool is_cached);
+                   i64 y_row, float* c, i64 c_long, i64 c_short, bool accumulate, bool is_cached);
   void (*gemm_sweep)(i64 m, i64 n, i64 k, const float* a, i64 a_row, i64 a_depth, const float* b,
                      i64 b_row, float* c, i64 c_row, bool accumulate, bool is_cached);
   void (*gemm_epilogue)(i64 m, i64 n, float* c, i64 c_stride, const Epilogue* epilogue);

@@ -23,13 +23,11 @@ namespace {
 constexpr int bins = 1024;
 constexpr float bins_per_unit = 32.0f;  // of (max - z) / temperature: the last holds all beyond 32
 
-constexpr i64 blocks_of(i64 n) { return (n + peak_block - 1) / peak_block; }
-
 // Where x is at least `floor`, in order: fills `places`, and returns how many. Blocks whose peak is
 // below are not looked at.
 i64 places_from(i64 n, const float* x, const float* peaks, float floor, i64* places) {
   i64 count = 0;
-  for (i64 block = 0; block < blocks_of(n); ++block)
+  for (i64 block = 0; block < peaks_of(n); ++block)
     if (peaks[block] >= floor)
       for (i64 j = block * peak_block; j < std::min(n, (block + 1) * peak_block); ++j) {
         places[count] = j;
@@ -161,12 +159,12 @@ struct Options {
 class Scratch {
  public:
   explicit Scratch(i64 n)
-      : floats_(2 * n + 2 * blocks_of(n) + 1),
+      : floats_(2 * n + 2 * peaks_of(n) + 1),
         places_(3 * n * static_cast<i64>(sizeof(i64) / sizeof(float)) + 1),
         logits(floats_.get()),
         weights(logits + n),
         peaks(weights + n),
-        ranked(peaks + blocks_of(n)),
+        ranked(peaks + peaks_of(n)),
         likely(reinterpret_cast<i64*>(places_.get())),
         within(likely + n),
         order(within + n) {}
@@ -192,9 +190,9 @@ i64 draw(const KernelTable& t, i64 n, const float* z, const Options& options, do
 
   // Of the peaks, k are at least as large as the k-th of them, and so are k tokens or more.
   const i64 k = options.top_k;
-  const bool few = k > 0 && k < blocks_of(n);
+  const bool few = k > 0 && k < peaks_of(n);
   if (few) {
-    float* end = std::copy(s.peaks, s.peaks + blocks_of(n), s.ranked);
+    float* end = std::copy(s.peaks, s.peaks + peaks_of(n), s.ranked);
     std::nth_element(s.ranked, s.ranked + (k - 1), end, std::greater<float>());
     n = places_from(n, z, s.peaks, s.ranked[k - 1], s.likely);
     gather(n, z, s.likely, s.logits);

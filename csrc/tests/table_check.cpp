@@ -27,7 +27,7 @@ using evergrad::AttentionHead;
 using evergrad::Epilogue;
 using evergrad::i64;
 using evergrad::KernelTable;
-using evergrad::peak_block;
+using evergrad::peaks_of;
 using evergrad::QuantKind;
 using Outputs = std::vector<Buffer>;
 
@@ -163,7 +163,6 @@ void check_unpacked(i64 m, i64 k, bool accumulate) {
   }
 }
 
-// C turned, B's columns where they lie: the same bits, too, with an epilogue and without.
 // One row times what lies in the caches, or in memory: fetched otherwise, to the same bits.
 void check_single_row(i64 n, i64 k, bool accumulate) {
   const auto label_of = [=](const char* name, bool is_cached) {
@@ -192,6 +191,7 @@ void check_single_row(i64 n, i64 k, bool accumulate) {
   both("gemm_sweep", sweep);
 }
 
+// C turned, B's columns where they lie: the same bits, too, with an epilogue and without.
 void check_turned(i64 m, i64 n, i64 k, bool accumulate, bool finishes) {
   for (const KernelTable* t : {&evergrad_kernels_scalar, &EVERGRAD_KERNELS(EVERGRAD_ISA)}) {
     const i64 b_col = k + 3, stride = n + 5;
@@ -780,7 +780,7 @@ void check_sampling(i64 n) {
   for (const bool spoiled : {false, true})
     compare(label("block_peaks", {{"n", n}, {"nan", spoiled}}), exact,
             [=](const KernelTable& t, Random random) {
-              Buffer logits = random.uniform(n), peaks((n + peak_block - 1) / peak_block);
+              Buffer logits = random.uniform(n), peaks(peaks_of(n));
               if (spoiled) logits[n / 2] = NAN;
               const float peak = t.block_peaks(n, logits.data(), peaks.data());
               // The block with the NaN in it may have any.

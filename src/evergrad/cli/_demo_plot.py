@@ -45,8 +45,7 @@ def plot_stages(
     widths = [max(length, 0.5 * max(lengths)) for length in lengths]
     figure = Figure(figsize=(11, 4.8), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(stages), sharey=True, width_ratios=widths)
-    start = 0.0
-    learned = [row["prose"] for row in stages[0][1] if "prose" in row][-1]
+    start = learned = 0.0
     for index, (panel, (title, rows)) in enumerate(zip(panels, stages, strict=True)):
         last = {name: [row[name] for row in rows if name in row][-1] for name in COLOURS}
         for name, colour in COLOURS.items():
@@ -80,7 +79,7 @@ def plot_stages(
         panel.set_xlabel("training time [s]" + (", from version 0001" if index else ""))
         panel.margins(x=0.1 if index else 0.06)
         if index == 0:
-            start = lengths[0]
+            start, learned = lengths[0], last["prose"]
     panels[0].set_ylabel("held-out text [bits per byte], lower is better")
     panels[1].legend(frameon=False, loc="upper right")
     figure.suptitle("What a small language model learns, and what it forgets", fontsize=13)
