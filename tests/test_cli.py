@@ -117,6 +117,11 @@ def test_help_teaches():
         assert f"evergrad {word} " in tour
 
 
+def test_version_of_the_package():
+    run = evergrad("--version")
+    assert (run.returncode, run.stdout) == (0, f"evergrad {evergrad_package.__version__}\n")
+
+
 def test_versions_lists_and_verifies(store):
     run = evergrad("versions", "--store", store, "--verify")
     assert run.returncode == 0

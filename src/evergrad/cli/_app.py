@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
+from .._version import __version__
 from ._lasting import lasting
 from ._output import FAILURE, INTERRUPTED, USAGE, UserError, print_json
 from ._verb import listed, unwrapped
@@ -54,8 +56,24 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"evergrad {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _group() -> None:
+def _group(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version of evergrad and exit.",
+        ),
+    ] = False,
+) -> None:
     # Makes the verb a part of the command line even where only one is registered.
     pass
 
