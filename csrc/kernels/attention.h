@@ -368,14 +368,15 @@ EVG_INLINE void to_lanes(i64 d, const float* rows, float* lanes) {
   pack_panels<nr>(nr, d, rows, vector_dim(d), 1, lanes);
 }
 
-// The rows of [head_dim, nr] lanes: f(lane, query head, query, first column, columns, numbers).
+// Columns of a panel's lanes as rows, from [count, nr]: f(lane, query head, query, first of the
+// columns, how many, numbers).
 template <class F>
-EVG_INLINE void from_lanes(const AttentionHead& h, const Panel& p, const float* lanes,
+EVG_INLINE void from_lanes(const AttentionHead& h, const Panel& p, i64 count, const float* lanes,
                            float* scratch, F f) {
-  pack_panels<nr>(h.head_dim, p.rows, lanes, nr, 1, scratch);
-  for (i64 c = 0; c < h.head_dim; c += nr, scratch += nr * p.rows)
+  pack_panels<nr>(count, p.rows, lanes, nr, 1, scratch);
+  for (i64 c = 0; c < count; c += nr, scratch += nr * p.rows)
     for_rows(h, p, [&](i64 lane, i64 g, i64 q) {
-      f(lane, g, q, c, min_of(nr, h.head_dim - c), scratch + lane * nr);
+      f(lane, g, q, c, min_of(nr, count - c), scratch + lane * nr);
     });
 }
 
@@ -490,7 +491,7 @@ EVG_INLINE void soften(const AttentionHead& h, const Panel& p, const Part& part,
 // Floats that one panel keeps from block to block: queries, unnormalised outputs, m, l.
 EVG_INLINE i64 panel_size(i64 d) { return (vector_dim(d) + padded_dim(d) + 2) * nr; }
 EVG_INLINE i64 lines_size(i64 d) {
-  return nr * max_of(block_k, max_of(vector_dim(d), round_up(d, nr)));
+  return nr * max_of(round_up(block_k, nr), max_of(vector_dim(d), round_up(d, nr)));
 }
 
 i64 attention_scratch(i64 head_dim) {
@@ -516,7 +517,7 @@ EVG_INLINE void finish(const AttentionHead& h, const Panel& p, bool few, float* 
     h.lse[g * h.lse_head + q] = lse[lane];
     if (few) emit(lane, g, q, 0, h.head_dim, acc + lane * h.head_dim);
   });
-  if (!few) from_lanes(h, p, acc, scratch, emit);
+  if (!few) from_lanes(h, p, h.head_dim, acc, scratch, emit);
 }
 
 i64 attention_panels(i64 rows) { return (rows + nr - 1) / nr; }
@@ -667,12 +668,18 @@ EVG_INLINE void probabilities(const AttentionHead& h, const Panel& p, const Part
 }
 
 EVG_INLINE void add_dbias(const AttentionHead& h, const Panel& p, Range keys, const Part& part,
-                          i64 j0, const float* ds) {
-  for_rows(h, p, [&](i64 lane, i64 g, i64 q) {
-    const Range rows = part.rows[lane / Vec::width];
-    float* to = h.dbias + g * h.dbias_head + q * h.dbias_row + j0;
-    for (i64 j = rows.begin; j < min_of(rows.end, keys.end - j0); ++j) to[j] += ds[j * nr + lane];
-  });
+                          i64 j0, const float* ds, float* lines) {
+  const Range all = part.all();
+  const i64 last = min_of(all.end, keys.end - j0);
+  from_lanes(h, p, last - all.begin, ds + all.begin * nr, lines,
+             [&](i64 lane, i64 g, i64 q, i64 c, i64 n, const float* x) {
+               const Range rows = part.rows[lane / Vec::width];
+               const i64 first = all.begin + c, begin = max_of(rows.begin, first);
+               float* to = h.dbias + g * h.dbias_head + q * h.dbias_row + j0 + begin;
+               x += begin - first;
+               map(min_of(rows.end, first + n) - begin, to,
+                   [=](i64 i, auto k) { return load(to + i, k) + load(x + i, k); });
+             });
 }
 
 void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float* scratch) {
@@ -744,7 +751,7 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
                         h.softcap != 0.0f ? derivative : nullptr);
         hide(h, p, keys, part, j0, s);
         probabilities(h, p, part, j0, shift, delta, s, ds);
-        if (h.dbias) add_dbias(h, p, keys, part, j0, ds);
+        if (h.dbias) add_dbias(h, p, keys, part, j0, ds, lines);
         if (h.softcap != 0.0f)
           for (i64 v = 0; v < p.vectors; ++v)
             for (i64 j = part.rows[v].begin; j < part.rows[v].end; ++j) {
@@ -772,7 +779,7 @@ void attention_backward(const AttentionHead* head, i64 k_begin, i64 k_end, float
         });
       }
       const Vec scale = set1(h.scale);
-      from_lanes(h, p, dq, lines, [&](i64, i64 g, i64 q, i64 c, i64 n, const float* x) {
+      from_lanes(h, p, d, dq, lines, [&](i64, i64 g, i64 q, i64 c, i64 n, const float* x) {
         float* to = h.dquery + g * h.dquery_head + q * h.dquery_token + c;
         if (c0 == k_begin)
           map(n, to, [=](i64 i, auto m) { return load(x + i, m) * scale; });
