@@ -63,6 +63,7 @@ def plot_stages(
                 va="bottom" if name == max(COLOURS, key=last.__getitem__) else "top",
                 color=colour,
                 fontweight="bold",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the dotted line
                 annotation_clip=False,
             )
         if index > 0:
