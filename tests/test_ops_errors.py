@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import evergrad
-from evergrad import ops
+from evergrad import nn, ops, optim
 from evergrad.bench import cases
 from evergrad.bench.op import Op, Problem
 from evergrad.ops import _check
@@ -237,7 +237,7 @@ def test_valid_as_it_stands(call: Call) -> None:
 HUGE = 2**40
 EMPTY_BUT_WIDE = """
 import numpy as np
-from evergrad import ops
+from evergrad import nn, ops, optim
 for shape in (2**40, 0), (0, 2**40), (0, 2**31, 2**20), (2**31, 0, 2**20):
     x = np.empty(shape, np.float32)
     for op in (ops.relu, ops.gelu, ops.softmax):
@@ -251,7 +251,7 @@ assert ops.quantize(x, "q8_0").dequantize().shape == x.shape
 """
 MANY_BUT_EMPTY = """
 import numpy as np
-from evergrad import ops
+from evergrad import nn, ops, optim
 x = np.empty((2**40, 0, 1, 4), np.float32)
 out, lse = ops.attention(x, x, x, return_lse=True)
 assert out.shape == x.shape
@@ -390,3 +390,26 @@ def test_attention_without_heads() -> None:
         ops.attention(none, one, one)
     with pytest.raises(ValueError, match="query: expected at least one head"):
         ops.attention_backward(none, none, one, one, none, lse)
+
+
+@pytest.mark.parametrize("norm", [ops.layer_norm, ops.rms_norm])
+def test_a_weight_in_the_place_of_the_shape_is_described(norm):
+    weight = np.full(1000, 0.123, np.float32)
+    with pytest.raises(TypeError, match=r"normalized_shape.*before the weight") as error:
+        norm(np.ones((2, 1000), np.float32), weight, weight)
+    assert "float32 array of shape (1000,)" in str(error.value)
+    assert "0.123" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.full(1000, 0.123, np.float32), [0.123] * 1000])
+def test_a_long_value_is_not_printed_in_full(value):
+    calls = (
+        lambda: ops.layer_norm(np.ones((2, 1000), np.float32), value),
+        lambda: nn.Rotary(8, theta=value),
+        lambda: optim.AdamW(nn.flatten_(nn.Linear(2, 2)), betas=value),
+        lambda: optim.SGD(nn.flatten_(nn.Linear(2, 2)), lr=value),
+    )
+    for call in calls:
+        with pytest.raises((TypeError, ValueError), match=r"expected|must") as error:
+            call()
+        assert len(str(error.value)) < 250

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..ops._check import shown
 from ._backward import NOTHING, once
 from ._buffer import Array, empty
 from .dropout import Dropout
@@ -96,7 +97,7 @@ class Linear(Module):
     ) -> None:
         if activation not in (None, *_NEEDS_PRE, *_NEEDS_OUT):
             known = (*_NEEDS_PRE, *_NEEDS_OUT)
-            raise ValueError(f"activation must be None or one of {known}, got {activation!r}")
+            raise ValueError(f"activation must be None or one of {known}, got {shown(activation)}")
         shape = (out_features, in_features)
         self.weight = Parameter(initial_weight(shape, std, rng, in_features))
         self.bias: Parameter | Any = None

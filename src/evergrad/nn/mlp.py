@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..ops._check import shown
 from ._backward import NOTHING, once
 from ._buffer import Array
 from .dropout import Dropout
@@ -138,7 +139,7 @@ class GatedMLP(Module):
         rng: np.random.Generator | None = None,
     ) -> None:
         if activation not in _GATED:
-            raise ValueError(f"activation must be one of {(*_GATED,)}, got {activation!r}")
+            raise ValueError(f"activation must be one of {(*_GATED,)}, got {shown(activation)}")
         self.activation = activation
         self.gate_up = PackedLinear(dim, (hidden, hidden), bias, std=std, rng=rng)
         self.down = ResidualLinear(

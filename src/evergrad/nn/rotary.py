@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import ops
+from ..ops._check import shown
 from ._buffer import Array
 
 __all__ = ["Rotary", "Rotation"]
@@ -75,10 +76,10 @@ class Rotary:
         # A number that is null has its default, as in transformers, or is missing.
         scaling = {k: v for k, v in (scaling or {}).items() if v is not None or k not in NUMBERS}
         if not _is_number(theta) or theta <= 1:
-            raise ValueError(f"theta must be a number above 1, got {theta!r}")
+            raise ValueError(f"theta must be a number above 1, got {shown(theta)}")
         for name, value in scaling.items():
             if name in NUMBERS and not (_is_number(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number, got {value!r}")
+                raise ValueError(f"{name} must be a positive number, got {shown(value)}")
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         plain = theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
         self.magnitude = 1.0

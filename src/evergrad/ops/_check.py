@@ -26,6 +26,11 @@ def describe(x: Any) -> str:
     return type(x).__name__
 
 
+def shown(value: Any) -> str:
+    """``value`` for an error's sentence: an array described, all else at most 100 characters."""
+    return describe(value) if isinstance(value, np.ndarray) else f"{value!r:.100}"
+
+
 def array(name: str, x: Any, expected: str) -> None:
     """``x`` is an array that is what its memory says.
 
@@ -243,7 +248,9 @@ def offsets(
 
 def choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     if isinstance(value, np.ndarray) or value not in allowed:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+        raise ValueError(
+            f"{name}: expected one of {', '.join(map(repr, allowed))}, got {shown(value)}"
+        )
 
 
 def real(name: str, value: Any) -> float:

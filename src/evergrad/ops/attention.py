@@ -71,7 +71,9 @@ def _check_window(window_size: Any, is_causal: bool) -> tuple[int, int]:
             f"window_size: expected a pair (left, right), got {type(window_size).__name__}"
         )
     if len(window_size) != 2:
-        raise ValueError(f"window_size: expected a pair (left, right), got {window_size!r}")
+        raise ValueError(
+            f"window_size: expected a pair (left, right), got {_check.shown(window_size)}"
+        )
     left, right = (_check.integer("window_size", side, -1, 2**62) for side in window_size)
     return left, 0 if is_causal else right
 

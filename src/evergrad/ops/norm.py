@@ -27,9 +27,12 @@ def _shape_of(x: np.ndarray, normalized_shape: int | tuple[int, ...]) -> tuple[i
     whole = (int, np.integer)
     shape = (normalized_shape,) if isinstance(normalized_shape, whole) else normalized_shape
     if not isinstance(shape, (tuple, list)) or not all(isinstance(n, whole) for n in shape):
+        hint = ""
+        if isinstance(shape, np.ndarray) and shape.dtype.kind == "f":
+            hint = "; it comes before the weight"
         raise TypeError(
             "normalized_shape: expected an integer or a tuple of integers, "
-            f"got {normalized_shape!r}"
+            f"got {_check.shown(normalized_shape)}{hint}"
         )
     shape = tuple(int(n) for n in shape)
     if not shape or x.shape[x.ndim - len(shape) :] != shape or len(shape) > x.ndim:

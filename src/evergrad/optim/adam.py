@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import ops
+from ..ops._check import shown
 from .optimizer import FlatBuffers, Optimizer, number
 
 __all__ = ["Adam", "AdamW"]
@@ -59,7 +60,7 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(flat, lr, weight_decay)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"betas: expected a pair, got {betas!r}")
+            raise ValueError(f"betas: expected a pair, got {shown(betas)}")
         self.betas = number("betas", betas[0], 0.0, 1.0), number("betas", betas[1], 0.0, 1.0)
         self.eps = number("eps", eps, 0.0)
         self.buffers = {name: np.zeros_like(flat.data) for name in ("exp_avg", "exp_avg_sq")}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import ops
+from ..ops._check import shown
 
 __all__ = ["Optimizer"]
 
@@ -131,7 +132,9 @@ class Optimizer:
                 raise ValueError(f"{name}: got {value.dtype}, expected {buffer.dtype}")
         steps = np.asarray(state["steps"])
         if steps.shape != () or steps.dtype.kind not in "iu" or steps < 0:
-            raise ValueError(f"steps: expected an integer of at least 0, got {state['steps']!r}")
+            raise ValueError(
+                f"steps: expected an integer of at least 0, got {shown(state['steps'])}"
+            )
         lr = number("lr", state["lr"], 0.0)
         for name, buffer in self.buffers.items():
             buffer[...] = state[name]
@@ -168,5 +171,5 @@ def number(name: str, value: Any, least: float = -math.inf, limit: float = math.
             wanted = f"a number in [{least:g}, {limit:g})"
         elif least > -math.inf:
             wanted += f" of at least {least:g}"
-        raise ValueError(f"{name}: expected {wanted}, got {value!r}")
+        raise ValueError(f"{name}: expected {wanted}, got {shown(value)}")
     return checked
