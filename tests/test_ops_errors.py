@@ -19,6 +19,7 @@ import evergrad
 from evergrad import nn, ops, optim
 from evergrad.bench import cases
 from evergrad.bench.op import Op, Problem
+from evergrad.models.prompting import expect_count
 from evergrad.ops import _check
 from op_support import BACKENDS, FAST, SEED, plain, succeeds, using
 
@@ -403,9 +404,12 @@ def test_a_weight_in_the_place_of_the_shape_is_described(norm):
 
 @pytest.mark.parametrize("value", [np.full(1000, 0.123, np.float32), [0.123] * 1000])
 def test_a_long_value_is_not_printed_in_full(value):
+    q = np.ones((1, 2, 1, 4), np.float32)
     calls = (
         lambda: ops.layer_norm(np.ones((2, 1000), np.float32), value),
         lambda: nn.Rotary(8, theta=value),
+        lambda: expect_count("max_new_tokens", value),
+        lambda: ops.attention(q, q, q, window_size=value),
         lambda: optim.AdamW(nn.flatten_(nn.Linear(2, 2)), betas=value),
         lambda: optim.SGD(nn.flatten_(nn.Linear(2, 2)), lr=value),
     )

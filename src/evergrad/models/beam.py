@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .. import nn, ops
 from ..nn import Array
+from ..ops._check import shown
 from .prompting import ends_of, expect_count, is_single, known_tokens
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def beam_search(
     if not is_number or not abs(length_penalty) <= STRONGEST:
         raise ValueError(
             f"length_penalty must be a number in [-{STRONGEST}, {STRONGEST}],"
-            f" got {length_penalty!r}"
+            f" got {shown(length_penalty)}"
         )
     given = [np.asarray(prompt) for prompt in prompts]
     for prompt in given:

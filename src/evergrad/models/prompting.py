@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..ops._check import shown
 from ..text import TextStream
 from .cache import KVCache
 from .generation import Sampling, stream
@@ -282,7 +283,7 @@ class Conversation:
         ):
             raise TypeError(
                 'messages: expected [{"role": "user", "content": "..."}, ...],'
-                f" got {messages!r:.80}"
+                f" got {shown(messages)}"
             )
         self._cache = KVCache(model.config)
         self._read = np.empty(0, np.int64)  # what the cache holds, or the beginning of it
@@ -374,7 +375,7 @@ def _pieces(
 def expect_count(name: str, value: Any, least: int = 0) -> None:
     """Refuse what is no whole number of at least `least`."""
     if not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{name} must be an int >= {least}, got {value!r}")
+        raise ValueError(f"{name} must be an int >= {least}, got {shown(value)}")
 
 
 def known_tokens(model: Any) -> int:
@@ -420,7 +421,7 @@ def _stops(stop: Any) -> tuple[list[str], set[int]]:
     each = list(stop) if isinstance(stop, Iterable) and not isinstance(stop, str) else [stop]
     for one in each:
         if not isinstance(one, (str, int, np.integer)) or one == "":
-            raise ValueError(f"stop must be strings and token ids, not empty, got {one!r}")
+            raise ValueError(f"stop must be strings and token ids, not empty, got {shown(one)}")
     return [one for one in each if isinstance(one, str)], {
         int(one) for one in each if not isinstance(one, str)
     }

@@ -64,7 +64,7 @@ def _check_sequences(
 
 
 def _check_window(window_size: Any, is_causal: bool) -> tuple[int, int]:
-    if window_size == (-1, -1):  # the default, at once
+    if type(window_size) is tuple and window_size == (-1, -1):  # the default, at once
         return (-1, 0) if is_causal else (-1, -1)
     if not isinstance(window_size, (tuple, list)):
         raise TypeError(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from .. import io, models, ops
 from ..models import pretrained
 from ..models.prompting import expect_count
+from ..ops._check import shown
 
 __all__ = ["Embedder"]
 
@@ -86,19 +87,19 @@ class Embedder:
         lowercase: bool = False,
     ) -> None:
         if pooling not in ("mean", "cls"):
-            raise ValueError(f"pooling must be 'mean' or 'cls', got {pooling!r}")
+            raise ValueError(f"pooling must be 'mean' or 'cls', got {shown(pooling)}")
         context = model.config.context
         max_tokens = context if max_tokens is None else max_tokens
         if not isinstance(max_tokens, (int, np.integer)) or not 1 <= max_tokens <= context:
             raise ValueError(
                 f"max_tokens must be an int between 1 and the context of {context},"
-                f" got {max_tokens!r}"
+                f" got {shown(max_tokens)}"
             )
         prompts = dict(prompts or {})
         if default_prompt_name is not None and default_prompt_name not in prompts:
             raise ValueError(
                 f"default_prompt_name must be one of the prompts {sorted(prompts)},"
-                f" got {default_prompt_name!r}"
+                f" got {shown(default_prompt_name)}"
             )
         model.freeze()
         model.eval()
@@ -210,10 +211,14 @@ class Embedder:
         if prompt is None:
             name = self.default_prompt_name if name is None else name
             if name is not None and name not in self.prompts:
-                raise ValueError(f"prompt_name must be one of {sorted(self.prompts)}, got {name!r}")
+                raise ValueError(
+                    f"prompt_name must be one of {sorted(self.prompts)}, got {shown(name)}"
+                )
             prompt = "" if name is None else self.prompts[name]
         elif name is not None:
-            raise ValueError(f"prompt_name={name!r} and prompt={prompt!r}: expected one of them")
+            raise ValueError(
+                f"prompt_name={shown(name)} and prompt={shown(prompt)}: expected one of them"
+            )
         if not isinstance(prompt, str):
             raise TypeError(f"prompt must be str, got {type(prompt).__name__}")
         if prompt and self.pooling == "mean" and not self.include_prompt:
