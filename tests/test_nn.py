@@ -264,7 +264,7 @@ def test_what_an_attention_refuses():
         nn.Attention(dim=8, heads=4, kv_heads=0)
     with pytest.raises(ValueError, match="at least one head, got heads=-2"):
         nn.CrossAttention(dim=8, heads=-2)
-    with pytest.raises(ValueError, match="activation must be one of"):
+    with pytest.raises(ValueError, match="activation: expected one of 'silu'"):
         nn.GatedMLP(4, 8, activation="relu")
 
 
@@ -530,10 +530,26 @@ def test_load_state_dict_refuses_integers():
 
 
 def test_unknown_activation():
-    with pytest.raises(ValueError, match="activation must be"):
+    with pytest.raises(
+        ValueError, match=r"activation: expected one of None, 'gelu'.*, got 'swish'"
+    ):
         nn.Linear(2, 2, activation="swish")
-    with pytest.raises(ValueError, match="approximate must be"):
+    with pytest.raises(ValueError, match="approximate: expected one of 'none', 'tanh', got 'erf'"):
         nn.GELU("erf")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (nn.GELU, "approximate"),
+        (nn.Pool, "mode"),
+        (lambda **given: nn.Linear(2, 2, **given), "activation"),
+        (lambda **given: nn.GatedMLP(4, 8, **given), "activation"),
+    ],
+)
+def test_an_array_that_is_no_choice(make, name):
+    with pytest.raises(ValueError, match=rf"^{name}: .* got float32 array of shape \(3,\)"):
+        make(**{name: np.ones(3, np.float32)})
 
 
 # Flat buffers.

@@ -48,7 +48,9 @@ def test_a_name_without_the_package_that_fetches_it(monkeypatch):
 
 
 def test_a_dtype_that_is_none(tmp_path):
-    with pytest.raises(ValueError, match=r"^dtype: expected one of float32, int8, .*got 'int3'$"):
+    with pytest.raises(
+        ValueError, match=r"^dtype: expected one of None, 'float32', 'int8', .*got 'int3'$"
+    ):
         evergrad.from_pretrained(tmp_path, dtype="int3")
 
 

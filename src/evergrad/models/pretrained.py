@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import io, nn, ops
-from ..ops._check import shown
+from ..ops._check import choice
 from ..ops.quant import ALIASES, BLOCKS, CODED
 from ..text import Tokenizer
 from .folder import build, load
@@ -67,8 +67,7 @@ def from_pretrained(path: str | os.PathLike[str], dtype: str | None = None) -> A
     ...     from_pretrained(folder).config == model.config
     True
     """
-    if dtype not in (None, *DTYPES):
-        raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {shown(dtype)}")
+    choice("dtype", dtype, (None, *DTYPES))
     found = locate(path)
     if found.is_dir():
         model = load(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import ops
-from ..ops._check import shown
+from ..ops._check import choice
 from ._backward import once
 from ._buffer import Array
 from .module import Module
@@ -89,8 +89,7 @@ class GELU(Module):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"approximate must be 'none' or 'tanh', got {shown(approximate)}")
+        choice("approximate", approximate, ("none", "tanh"))
         self.approximate = approximate
 
     def __call__(self, x: Array, *, need_dx: bool = True) -> tuple[Array, once]:

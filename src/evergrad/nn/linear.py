@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..ops._check import shown
+from ..ops._check import choice
 from ._backward import NOTHING, once
 from ._buffer import Array, empty
 from .dropout import Dropout
@@ -95,9 +95,7 @@ class Linear(Module):
         std: float | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
-        if activation not in (None, *_NEEDS_PRE, *_NEEDS_OUT):
-            known = (*_NEEDS_PRE, *_NEEDS_OUT)
-            raise ValueError(f"activation must be None or one of {known}, got {shown(activation)}")
+        choice("activation", activation, (None, *_NEEDS_PRE, *_NEEDS_OUT))
         shape = (out_features, in_features)
         self.weight = Parameter(initial_weight(shape, std, rng, in_features))
         self.bias: Parameter | Any = None

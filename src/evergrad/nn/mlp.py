@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..ops._check import shown
+from ..ops._check import choice
 from ._backward import NOTHING, once
 from ._buffer import Array
 from .dropout import Dropout
@@ -138,8 +138,7 @@ class GatedMLP(Module):
         out_std: float | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
-        if activation not in _GATED:
-            raise ValueError(f"activation must be one of {(*_GATED,)}, got {shown(activation)}")
+        choice("activation", activation, (*_GATED,))
         self.activation = activation
         self.gate_up = PackedLinear(dim, (hidden, hidden), bias, std=std, rng=rng)
         self.down = ResidualLinear(

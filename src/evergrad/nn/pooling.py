@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .. import ops
-from ..ops._check import shown
+from ..ops._check import choice
 from ._backward import once
 from ._buffer import Array
 from .module import Module
@@ -28,8 +28,7 @@ class Pool(Module):
     """
 
     def __init__(self, mode: str = "mean") -> None:
-        if mode not in ("mean", "cls"):
-            raise ValueError(f"mode must be 'mean' or 'cls', got {shown(mode)}")
+        choice("mode", mode, ("mean", "cls"))
         self.mode = mode
 
     def __call__(self, x: Array, cu_seqlens: Array, *, need_dx: bool = True) -> tuple[Array, once]:

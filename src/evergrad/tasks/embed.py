@@ -16,7 +16,7 @@ import numpy.typing as npt
 from .. import io, models, ops
 from ..models import pretrained
 from ..models.prompting import expect_count
-from ..ops._check import shown
+from ..ops._check import choice, shown
 
 __all__ = ["Embedder"]
 
@@ -86,8 +86,7 @@ class Embedder:
         include_prompt: bool = True,
         lowercase: bool = False,
     ) -> None:
-        if pooling not in ("mean", "cls"):
-            raise ValueError(f"pooling must be 'mean' or 'cls', got {shown(pooling)}")
+        choice("pooling", pooling, ("mean", "cls"))
         context = model.config.context
         max_tokens = context if max_tokens is None else max_tokens
         if not isinstance(max_tokens, (int, np.integer)) or not 1 <= max_tokens <= context:
