@@ -410,6 +410,7 @@ def test_a_long_value_is_not_printed_in_full(value):
         lambda: nn.Rotary(8, theta=value),
         lambda: expect_count("max_new_tokens", value),
         lambda: ops.attention(q, q, q, window_size=value),
+        lambda: ops.attention(q, q, q, window_size=(value, value)),
         lambda: optim.AdamW(nn.flatten_(nn.Linear(2, 2)), betas=value),
         lambda: optim.SGD(nn.flatten_(nn.Linear(2, 2)), lr=value),
     )

@@ -64,8 +64,6 @@ def _check_sequences(
 
 
 def _check_window(window_size: Any, is_causal: bool) -> tuple[int, int]:
-    if type(window_size) is tuple and window_size == (-1, -1):  # the default, at once
-        return (-1, 0) if is_causal else (-1, -1)
     if not isinstance(window_size, (tuple, list)):
         raise TypeError(
             f"window_size: expected a pair (left, right), got {type(window_size).__name__}"
@@ -74,7 +72,8 @@ def _check_window(window_size: Any, is_causal: bool) -> tuple[int, int]:
         raise ValueError(
             f"window_size: expected a pair (left, right), got {_check.shown(window_size)}"
         )
-    left, right = (_check.integer("window_size", side, -1, 2**62) for side in window_size)
+    left = _check.integer("window_size", window_size[0], -1, 2**62)
+    right = _check.integer("window_size", window_size[1], -1, 2**62)
     return left, 0 if is_causal else right
 
 
